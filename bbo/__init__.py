@@ -1,0 +1,1 @@
+"""The harness: proposes points, runs the blackbox, keeps store and run log. Knows no torch and no LLM."""

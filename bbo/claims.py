@@ -1,0 +1,119 @@
+"""Who trains an evaluation right now: a claim file, so that concurrent processes never train one twice.
+
+On one host a claim is alive while one of the processes named in it is (pid and start time, so that a reused pid does
+not count). Across hosts the holder touches the file, and a watcher takes a claim for dead when the file's time has not
+moved for `SILENCE` seconds of the watcher's own clock: clocks of two hosts are never compared.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HEARTBEAT = 10.0
+SILENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The processes behind a claim: (pid, start time in seconds since 1970) each."""
+
+    host: str
+    processes: tuple[tuple[int, float], ...]
+
+    def describe(self) -> str:
+        return f"process {self.processes[0][0]} on {self.host}"
+
+
+class Claim:
+    """One claim file. `acquire` never waits; who holds it calls `add` for each process it starts, and `release`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, float] | None = None
+
+    def acquire(self) -> bool:
+        """Whether the claim is now ours: it was free, or its holder is dead."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path.with_name(".claim.lock"), "a") as guard:
+            # Serializes takers of one host; between hosts the exclusive link below decides.
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            holder = self.holder()
+            if holder is not None:
+                if self._alive(holder):
+                    return False
+                self.path.unlink(missing_ok=True)
+            return self._create()
+
+    def add(self, pid: int) -> None:
+        """Count another process as holder: the claim outlives us as long as it does."""
+        holder = self.holder()
+        assert holder is not None
+        self._write(Holder(holder.host, (*holder.processes, _identity(pid))), self.path)
+
+    def release(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def touch(self) -> None:
+        """Show watchers on other hosts that we live."""
+        os.utime(self.path)
+
+    def holder(self) -> Holder | None:
+        try:
+            content = json.loads(self.path.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return Holder(content["host"], tuple((pid, start) for pid, start in content["processes"]))
+
+    def _create(self) -> bool:
+        temporary = self.path.with_name(f".claim.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
+        self._write(Holder(socket.gethostname(), (_identity(os.getpid()),)), temporary)
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def _write(self, holder: Holder, path: Path) -> None:
+        temporary = path.with_name(f"{path.name}.new")
+        temporary.write_text(json.dumps({"host": holder.host, "processes": holder.processes}))
+        os.replace(temporary, path)
+
+    def _alive(self, holder: Holder) -> bool:
+        if holder.host == socket.gethostname():
+            return any(_lives(pid, start) for pid, start in holder.processes)
+        try:
+            beat = self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        if self._seen is None or self._seen[0] != beat:
+            self._seen = (beat, now)
+        return now - self._seen[1] < SILENCE
+
+
+def _identity(pid: int) -> tuple[int, float]:
+    start = _start(pid)
+    return (pid, -1.0 if start is None else start)
+
+
+def _start(pid: int) -> float | None:
+    """Start time of a living process; None for a dead one or a zombie."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _lives(pid: int, start: float) -> bool:
+    now = _start(pid)
+    return now is not None and abs(now - start) < 2  # a set clock moves the reading a little, a reused pid far more

@@ -1,0 +1,183 @@
+"""What a run shows: one line per evaluation, a live line while one is under way, and the summary at the end."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bbo.driver import Watch
+from bbo.experiment import Experiment
+from bbo.run import Run
+from bbo.runlog import Answer, Ask, RunLog
+from bbo.space import Point
+from bbo.store import Store
+
+LOST = ("failed", "declined")
+
+
+@dataclass
+class Display(Watch):
+    """Follows one run on a terminal (a live line at the bottom) or in a plain log."""
+
+    run: Run
+    experiment: Experiment
+    store: Store
+    max_bb_eval: int | None
+    console: Console
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+        self._shown: set[int] = set()
+        self._best = math.inf
+        self._counted = 0
+        self._live = Live(console=self.console, transient=True, auto_refresh=False) if self.console.is_terminal else None
+        if self._live:
+            self._live.start()
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note(self, sentence: str) -> None:
+        self.console.print(sentence, style="yellow", highlight=False)
+
+    def replaying(self, log: RunLog) -> None:
+        """Evaluations known from before are counted, not listed again."""
+        for ask in log.driven:
+            answer = log.answers.get(ask.number)
+            if answer is not None and answer.source != "declined":
+                self._shown.add(ask.number)
+                self._counted += 1
+                self._best = min(self._best, self._objective(answer))
+        if self._shown:
+            self.note(f"replaying {len(self._shown)} evaluations from {self.run.log_file}")
+
+    def update(self, log: RunLog) -> None:
+        for ask in log.driven:
+            answer = log.answers.get(ask.number)
+            if answer is None or ask.number in self._shown or answer.source == "declined":
+                continue
+            self._shown.add(ask.number)
+            self._counted += 1
+            self._best = min(self._best, self._objective(answer))
+            self.console.print(self._line(ask, answer), highlight=False, soft_wrap=True)
+        if self._live:
+            self._live.update(self._status(log), refresh=True)
+
+    def _objective(self, answer: Answer) -> float:
+        return math.inf if answer.values is None else answer.values[self.experiment.objective]
+
+    def _line(self, ask: Ask, answer: Answer) -> str:
+        output = self.experiment.outputs[self.experiment.objective]
+        total = f"/{self.max_bb_eval}" if self.max_bb_eval else ""
+        value = "failed" if answer.source == "failed" else f"{output.sign * self._objective(answer):.5g}"
+        best = "-" if math.isinf(self._best) else f"{output.sign * self._best:.5g}"
+        how = f"  ({answer.reason})" if answer.reason else "" if answer.source == "trained" else "  (from the store)"
+        words = describe(self.experiment.space.decode(ask.point))
+        clock = _clock(time.monotonic() - self._started)
+        return f"[{self._counted}{total}] {output.metric} {value}  best {best}  {words}  {clock}{how}"
+
+    def _status(self, log: RunLog) -> Text:
+        open_asks = [ask for ask in log.driven if ask.number not in log.answers]
+        elapsed = time.monotonic() - self._started
+        words = f"{self._counted}{f' of {self.max_bb_eval}' if self.max_bb_eval else ''} evaluations, {_clock(elapsed)}"
+        left = self._expected(log)
+        words += f", about {_clock(left)} to go" if left is not None else ""
+        for ask in open_asks:
+            step = _last_step(self.store.evaluation(ask.key).progress_file)
+            if step:
+                words += f"  | evaluation {ask.number}: {step}"
+        return Text(words, style="cyan", overflow="ellipsis", no_wrap=True)
+
+    def _expected(self, log: RunLog) -> float | None:
+        """Seconds to the end at the pace of this session's trained evaluations."""
+        trained = [a for a in log.answers.values() if a.source == "trained" and a.time > time.time() - self._elapsed()]
+        if not trained or not self.max_bb_eval:
+            return None
+        return self._elapsed() / len(trained) * max(0, self.max_bb_eval - self._counted)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+
+def summary(
+    run: Run, experiment: Experiment, store: Store, log: RunLog, base: Mapping[str, float] | None, seconds: float
+) -> Table:
+    """The end of a run: scores of base, X0 and best, hyperparameters, evaluations, wall time, adapter."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    output = experiment.outputs[experiment.objective]
+    answered = [(ask, log.answers[ask.number]) for ask in log.driven if ask.number in log.answers]
+    evaluated = [(ask, answer) for ask, answer in answered if answer.source != "declined"]
+    best = best_of(experiment, log)
+
+    def score(answer: Answer) -> str:
+        return "failed" if answer.source in LOST else f"{output.sign * _first(answer, experiment):.6g}"
+
+    table.add_row("base score", f"{base[output.metric]:.6g}" if base and output.metric in base else "not scored")
+    if evaluated:
+        table.add_row("X0's score", f"{score(evaluated[0][1])}   ({describe(_decoded(experiment, evaluated[0][0].point))})")
+    if best is None:
+        table.add_row("best score", "no good evaluation")
+    else:
+        ask, answer = best
+        table.add_row("best score", f"[bold]{score(answer)}[/bold]   {output.metric}, evaluation {ask.number}")
+        table.add_row("best hyperparameters", describe(_decoded(experiment, ask.point)))
+    count = {source: sum(a.source == source for _, a in evaluated) for source in ("trained", "store", "failed")}
+    counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed)"
+    table.add_row("evaluations", f"{len(evaluated)}   {counts}")
+    table.add_row("wall time", _clock(seconds))
+    if best is not None:
+        evaluation = store.evaluation(best[0].key)
+        adapter = evaluation.adapter
+        table.add_row("best adapter", str(adapter) if adapter.is_dir() else "not kept (resources.keep)")
+        table.add_row("next", f"python -m blackbox.eval {evaluation.point_file}")
+    return table
+
+
+def best_of(experiment: Experiment, log: RunLog) -> tuple[Ask, Answer] | None:
+    """The answered ask with the best objective among those whose constraints hold; the first of equals."""
+    good = [
+        (ask, answer)
+        for ask in log.driven
+        if (answer := log.answers.get(ask.number)) is not None and answer.source not in LOST and answer.values
+        and all(v <= 0 for v, o in zip(answer.values, experiment.outputs, strict=True) if o.kind == "PB")
+    ]
+    return min(good, key=lambda pair: _first(pair[1], experiment), default=None)
+
+
+def describe(hyperparameters: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                     for name, value in hyperparameters.items())  # fmt: skip
+
+
+def _decoded(experiment: Experiment, point: Point) -> Mapping[str, Any]:
+    return experiment.space.decode(point)
+
+
+def _first(answer: Answer, experiment: Experiment) -> float:
+    assert answer.values is not None
+    return answer.values[experiment.objective]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _last_step(progress: Path) -> str | None:
+    import json  # noqa: PLC0415
+
+    try:
+        lines = progress.read_text().splitlines()
+        entry = json.loads(lines[-1])
+        return f"step {entry['step']} of {entry['steps']}"
+    except (FileNotFoundError, IndexError, ValueError, KeyError):
+        return None

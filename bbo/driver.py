@@ -1,0 +1,218 @@
+"""Drive NOMAD on one run: start it, watch the run log, replay it when it died, stop it when told to.
+
+NOMAD's own state is worth nothing here. Whatever happens to a process, a fresh NOMAD is led through the run log to the
+same place.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from bbo.errors import InputError, MachineError
+from bbo.experiment import Experiment
+from bbo.lifeline import ENVIRONMENT as LIFELINE
+from bbo.run import ENVIRONMENT as RUN
+from bbo.run import Run
+from bbo.runlog import RunLog, Stop
+from bbo.store import Store
+
+POLL = 0.1
+RESTARTS = 2
+"""Replays of a NOMAD that died without one new answer; after that the trouble is not an accident."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to end a run early. Hours of wall time, and of GPUs x time in trained evaluations."""
+
+    max_hours: float | None = None
+    max_gpu_hours: float | None = None
+
+
+class Ended(Exception):
+    """The run is over before NOMAD is: by the user, a limit or the failure policy."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass
+class Driver:
+    """One run under one NOMAD at a time. `watch` is called some times a second with the fresh log."""
+
+    run: Run
+    experiment: Experiment
+    store: Store
+    parameters: Sequence[str]
+    max_bb_eval: int | None
+    in_order: bool
+    limits: Limits
+    log: RunLog = field(init=False)
+    _gpu_seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.log = self.run.log()
+
+    def drive(self, watch: "Watch") -> None:
+        """Until NOMAD ends by itself. Raises Ended, InputError or MachineError when it ends otherwise."""
+        started, restarts = time.monotonic(), 0
+        with _interruptible():
+            while True:
+                before = len(self.log.answers)
+                died = self._session(watch, started)
+                if died is None:
+                    return
+                restarts = 0 if len(self.log.answers) > before else restarts + 1
+                if restarts > RESTARTS:
+                    raise Ended(f"NOMAD ended {restarts} times without a new answer: {died}", 3)
+                watch.note(f"{died}: replaying {len(self.log.answers)} evaluations")
+
+    def _session(self, watch: "Watch", started: float) -> str | None:
+        """One NOMAD from start to end. None when it ended by itself, else what happened to it."""
+        self.log.stopped = None
+        self.run.open_session(self.store, self.max_bb_eval, self.in_order)
+        child = self._spawn()
+        try:
+            while child.poll() is None:
+                self._look(watch, started)
+                time.sleep(POLL)
+        finally:
+            _end(child)
+            self.log.refresh()
+            watch.update(self.log)
+            shutil.rmtree(self.run.temporary, ignore_errors=True)
+        if self.log.stopped is not None:
+            return self._stopped(self.log.stopped)
+        if child.returncode == -signal.SIGABRT:
+            raise InputError(f"NOMAD refused these parameters: {_last_words(self.run.nomad_log)}")
+        if child.returncode != 0:
+            return f"NOMAD was ended by status {child.returncode}"
+        if any(ask.number not in self.log.answers for ask in self.log.driven):
+            return "a call of the blackbox died before it answered"
+        if self.in_order and self._rows() != len(self.log.driven):
+            return f"NOMAD noted {self._rows()} evaluations, the run log {len(self.log.driven)}"
+        return None
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self.run.temporary.mkdir(parents=True, exist_ok=True)
+        parameters = self.run.folder / "parameters.txt"
+        own = [f"TMP_DIR {self.run.temporary.absolute()}", "ADD_SEED_TO_FILE_NAMES no"]
+        own += [f"HISTORY_FILE {self.run.history.absolute()}"] if self.in_order else []
+        parameters.write_text("\n".join([*self.parameters, *own]) + "\n")
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        with self.run.nomad_log.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "bbo.batch", str(parameters)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PATH": path, LIFELINE: "1", RUN: str(self.run.folder.absolute())},
+                start_new_session=True,
+            )
+
+    def _look(self, watch: "Watch", started: float) -> None:
+        self.log.refresh()
+        watch.update(self.log)
+        if self.limits.max_hours is not None and time.monotonic() - started > self.limits.max_hours * 3600:
+            raise Ended(f"--max-hours {self.limits.max_hours:g} is over", 0)
+        if self.limits.max_gpu_hours is not None and self._gpu_hours() > self.limits.max_gpu_hours:
+            raise Ended(f"--max-gpu-hours {self.limits.max_gpu_hours:g} is spent", 0)
+        in_a_row = failed_in_a_row(self.log)
+        if len(in_a_row) >= self.experiment.resources.max_failed:
+            reasons = "; ".join(dict.fromkeys(in_a_row))
+            raise Ended(f"{len(in_a_row)} evaluations in a row failed (resources.max_failed): {reasons}", 3)
+
+    def _gpu_hours(self) -> float:
+        for ask in self.log.driven:
+            answer = self.log.answers.get(ask.number)
+            if answer is not None and answer.source in ("trained", "failed") and ask.key not in self._gpu_seconds:
+                result = self.store.evaluation(ask.key).result()
+                self._gpu_seconds[ask.key] = result.gpu_seconds if result else 0.0
+        return sum(self._gpu_seconds.values()) / 3600
+
+    def _stopped(self, stop: Stop) -> str:
+        if stop.kind == "unanswered":
+            return stop.reason
+        if stop.kind == "input":
+            raise InputError(*stop.reason.splitlines())
+        if stop.kind == "machine":
+            raise MachineError(stop.reason)
+        raise Ended(f"the replay left the record: {stop.reason}", 3)
+
+    def _rows(self) -> int:
+        return self.run.history.read_bytes().count(b"\n") if self.run.history.is_file() else 0
+
+
+class Watch:
+    """What a driver tells while it drives; see bbo/display.py."""
+
+    def update(self, log: RunLog) -> None:
+        """The log may have grown."""
+
+    def note(self, sentence: str) -> None:
+        """Something worth a line happened."""
+
+
+def failed_in_a_row(log: RunLog) -> list[str]:
+    """The reasons of the failed evaluations at the end of the log, latest first."""
+    reasons = []
+    for ask in reversed(log.driven):
+        answer = log.answers.get(ask.number)
+        if answer is None or answer.source == "declined":
+            continue
+        if answer.source != "failed":
+            break
+        reasons.append(answer.reason or "no reason noted")
+    return reasons
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C, a closed terminal and a scheduler's SIGTERM all end the run in the same orderly way."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        for name in before:  # the second one must not break into the clean-up of the first
+            signal.signal(name, signal.SIG_IGN)
+        raise Ended(f"interrupted by {signal.Signals(number).name}", 130)
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for name in before:
+        signal.signal(name, interrupt)
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End NOMAD and the blackbox, which first ends its trainer; return when all of the session are gone."""
+    deadline = time.monotonic() + 15
+    name = signal.SIGTERM
+    while True:
+        child.poll()
+        try:
+            os.killpg(child.pid, name)
+        except ProcessLookupError:
+            break
+        if time.monotonic() > deadline:
+            name = signal.SIGKILL
+        time.sleep(0.05)
+    child.wait()
+    assert child.stdin is not None
+    child.stdin.close()
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line.removeprefix("what():").strip() for line in lines if line.startswith("what():")]
+    return " ".join(said or lines[-1:]) or f"it said nothing, see {log}"

@@ -1,0 +1,34 @@
+"""No orphans: a process started with a lifeline ends when the one that started it is gone, however it died.
+
+The lifeline is the child's standard input: the read end of a pipe whose write end only the parent holds. The kernel
+closes it on any death of the parent, and every launcher in between (sh, accelerate, torchrun) hands stdin on.
+"""
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable
+
+ENVIRONMENT = "BBO_LIFELINE"
+
+
+def watch(on_death: Callable[[], None] | None = None) -> None:
+    """Start a daemon thread that ends this process, after `on_death()`, once the lifeline is cut or the parent gone.
+
+    Without BBO_LIFELINE in the environment (somebody typed the command) nothing is watched.
+    """
+    if os.environ.get(ENVIRONMENT) != "1":
+        return
+    parent = os.getppid()
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(0, select.POLLHUP)
+        while not poll.poll(500) and os.getppid() == parent:
+            pass
+        if on_death is not None:
+            on_death()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()

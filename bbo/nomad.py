@@ -1,0 +1,193 @@
+"""`nomad FILE`: NOMAD 4's batch mode on a parameter file, with a run folder that survives everything."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bbo.display import Display, describe, summary
+from bbo.driver import Driver, Ended, Limits
+from bbo.errors import InputError, MachineError
+from bbo.experiment import Experiment, read_experiment
+from bbo.pair import disagreements
+from bbo.problem import Problem, experiment_file, read_problem
+from bbo.run import Run, find_run
+from bbo.store import Store
+
+BUDGET = {"MAX_BB_EVAL", "MAX_EVAL", "MAX_TIME", "MAX_BLOCK_EVAL", "STOP_IF_FEASIBLE", "EVAL_STATS_FILE"}
+"""Keywords that may change between two starts of a run, beside those that begin with DISPLAY or end with FILE."""
+
+OUR_FILES = {"HISTORY_FILE", "ADD_SEED_TO_FILE_NAMES", "TMP_DIR", "PROBLEM_DIR"}
+"""Keywords that the driver sets for the child; the user's are put aside."""
+
+EPILOG = """examples:
+  nomad params/quickstart.txt              tune the embedded tiny model
+  nomad params/quickstart.txt              the same again after any interruption: goes on where it was
+  nomad params/bbo3.txt --dry-run          what would run, and what it needs
+  nomad -h MAX_BB_EVAL                     NOMAD's help for a parameter"""
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Exit statuses: 0 done, 1 input refused, 2 command line, 3 stopped by failures or nothing good, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    if options.help is not None:
+        _say_help(options.help)
+        return 0
+    if options.version or options.info:
+        import PyNomad  # noqa: PLC0415 - a C++ library that `nomad FILE` needs in its child only
+
+        PyNomad.version() if options.version else PyNomad.info()
+        return 0
+    if options.file is None:
+        _parser().print_usage(sys.stderr)
+        print("nomad: name a parameter file, or -h", file=sys.stderr)
+        return 2
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        return _nomad(options, errors)
+    except InputError as error:
+        errors.print(str(error))
+        return 1
+    except (MachineError, OSError) as error:
+        errors.print(f"stopped: {error}")
+        return 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "nomad", add_help=False, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a NOMAD 4 parameter file")
+    parser.add_argument("-h", "--help", metavar="KEYWORD", nargs="?", const="", help="this help, or NOMAD's on a keyword")
+    parser.add_argument("-v", "--version", action="store_true", help="NOMAD's version")
+    parser.add_argument("-i", "--info", action="store_true", help="about NOMAD")
+    parser.add_argument("--run", metavar="NAME_OR_PATH", help="run folder (default: runs/<FILE's stem>)")
+    parser.add_argument("--store", metavar="DIR", type=Path, help="evaluations, may be shared (default: <run>/evals)")
+    parser.add_argument("--dry-run", action="store_true", help="decoded X0, launch line and needs; runs nothing")
+    parser.add_argument("--max-hours", type=_positive, metavar="H", help="stop after H hours of wall time")
+    parser.add_argument("--max-gpu-hours", type=_positive, metavar="H", help="stop after H GPU-hours of training")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def _say_help(keyword: str) -> None:
+    if not keyword:
+        _parser().print_help()
+        return
+    import PyNomad  # noqa: PLC0415
+
+    PyNomad.help(keyword)
+
+
+def _nomad(options: argparse.Namespace, errors: Console) -> int:
+    problem = read_problem(options.file)
+    yaml = experiment_file(problem)
+    if yaml is None:
+        return _foreign(problem)
+    experiment = read_experiment(yaml)
+    if wrong := disagreements(problem, experiment):
+        raise InputError(*wrong)
+    _ask_blackbox(yaml, "--quick")
+    if options.dry_run:
+        for point in problem.x0:
+            print(f"X0: {describe(experiment.space.decode(point))}", flush=True)
+        _ask_blackbox(yaml, "--plan")
+        return 0
+    if options.max_gpu_hours is not None and experiment.resources.gpus_per_job == 0:
+        raise InputError("--max-gpu-hours: resources.gpus_per_job is 0, this run uses no GPU (use --max-hours)")
+    run_ = find_run(options.run or options.file.stem)
+    limits = Limits(options.max_hours, options.max_gpu_hours)
+    return _drive(problem, experiment, run_, Store(options.store or run_.evals), limits, errors)
+
+
+def _drive(
+    problem: Problem, experiment: Experiment, run_: Run, store: Store, limits: Limits, errors: Console
+) -> int:
+    started = time.monotonic()
+    is_new = not run_.folder.exists()
+    with run_.driven():
+        run_.settle(about(problem, experiment))
+        driver = Driver(
+            run=run_,
+            experiment=experiment,
+            store=store,
+            parameters=[*_lines(problem), f"PROBLEM_DIR {problem.path.absolute().parent}/"],
+            max_bb_eval=problem.max_bb_eval,
+            in_order=problem.threads == 1,
+            limits=limits,
+        )
+        console = Console()
+        display = Display(run_, experiment, store, problem.max_bb_eval, console)
+        status, reason = 0, None
+        try:
+            display.replaying(driver.log)
+            driver.drive(display)
+        except Ended as ended:
+            status, reason = ended.status, str(ended)
+        except MachineError as error:
+            status, reason = 3, str(error)
+        except InputError:
+            if is_new and not driver.log.answers:
+                run_.remove()
+            raise
+        finally:
+            display.close()
+        base = run_.base_score()
+        table = summary(run_, experiment, store, driver.log, base, time.monotonic() - started)
+        console.print(table, highlight=False, soft_wrap=True)
+    if reason is not None:
+        errors.print(f"stopped: {reason}\ncontinue with: {' '.join(['nomad', *sys.argv[1:]])}")
+    good = any(a.source in ("trained", "store") for a in driver.log.answers.values())
+    return status or (0 if good else 3)
+
+
+def about(problem: Problem, experiment: Experiment) -> dict[str, Any]:
+    """What a run folder belongs to: all of the params pair but budget, resources and display; and NOMAD's version."""
+    free = {"resources", "accelerate", "relative_to"}
+    settings = {
+        keyword: [list(entry.words) for entry in entries]
+        for keyword, entries in problem.settings.items()
+        if keyword not in BUDGET and not keyword.startswith("DISPLAY") and not keyword.endswith("FILE")
+    }
+    document = {name: content for name, content in experiment.document.items() if name not in free}
+    return {"problem": settings, "experiment": document, "nomad": version("PyNomadBBO")}
+
+
+def _lines(problem: Problem) -> list[str]:
+    return [line for line in problem.lines if line.split()[0].upper() not in OUR_FILES]
+
+
+def _ask_blackbox(yaml: Path, what: str) -> None:
+    """Let the blackbox check its own sections (`bbo` knows no LLM), or print its plan."""
+    done = subprocess.run(
+        [sys.executable, "-m", "blackbox.preflight", str(yaml), what], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what} failed"]))
+
+
+def _foreign(problem: Problem) -> int:
+    """A blackbox that is not ours: plain NOMAD, without run folder, as the native executable would run it."""
+    print("BB_EXE names no experiment of ours: plain NOMAD, nothing is kept", file=sys.stderr)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join([*problem.lines, f"PROBLEM_DIR {problem.path.absolute().parent}/"]) + "\n")
+        file.flush()
+        return abs(subprocess.run([sys.executable, "-m", "bbo.batch", file.name], check=False).returncode)

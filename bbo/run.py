@@ -1,0 +1,140 @@
+"""A run folder, runs/NAME: every file name in it, who drives it, and what the run is about."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bbo.errors import InputError
+from bbo.runlog import RunLog, Session
+from bbo.store import Store, write_json
+
+ENVIRONMENT = "BBO_RUN"
+"""The run folder of a driven blackbox; unset when a native NOMAD or a user calls it."""
+
+
+@dataclass(frozen=True)
+class SessionFile:
+    """What a driver tells the blackbox of this start of the optimizer; kept in runs/NAME/session.json."""
+
+    name: str
+    store: str
+    max_bb_eval: int | None
+    in_order: bool
+    history: str | None
+
+
+class Run:
+    """The files of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log_file = folder / "log.jsonl"
+        self.lock_file = folder / "lock"
+        self.about_file = folder / "run.json"
+        self.session_file = folder / "session.json"
+        self.cursor_file = folder / "cursor.json"
+        self.preflight_file = folder / "preflight.json"
+        self.nomad_log = folder / "nomad.log"
+        self.history = folder / "history.txt"
+        self.temporary = folder / "tmp"
+        self.evals = folder / "evals"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def log(self) -> RunLog:
+        return RunLog(self.log_file)
+
+    def open_session(self, store: Store, max_bb_eval: int | None, in_order: bool) -> None:
+        """Tell the blackbox that an optimizer starts anew: the cursor begins at the first ask again."""
+        self.history.unlink(missing_ok=True)
+        content = SessionFile(
+            name=f"{time.time_ns()}-{os.getpid()}",
+            store=str(store.root),
+            max_bb_eval=max_bb_eval,
+            in_order=in_order,
+            history=str(self.history) if in_order else None,
+        )
+        write_json(self.session_file, asdict(content))
+
+    def session(self) -> tuple[Session, Store, int | None]:
+        """The session a driver opened, its store and its budget in evaluations."""
+        content = SessionFile(**json.loads(self.session_file.read_text()))
+        history = None if content.history is None else Path(content.history)
+        return Session(content.name, content.in_order, history), Store(Path(content.store)), content.max_bb_eval
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Hold the run folder as its one driver. Raises InputError naming the process that has it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.lock_file.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise InputError(f"{self.folder}: driven by {lock.read() or 'another process'} already") from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Use the run folder beside other undriven calls. Raises InputError while a driver has it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.lock_file.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise InputError(f"{self.folder}: driven by {lock.read() or 'another process'} already") from None
+            yield
+
+    def remove(self) -> None:
+        """Delete the folder: for a run that was refused before its first evaluation."""
+        shutil.rmtree(self.folder)
+
+    def base_score(self) -> dict[str, float] | None:
+        """Metrics of the untouched base model, where a job has scored it."""
+        try:
+            base: dict[str, float] | None = json.loads(self.preflight_file.read_text()).get("base")
+        except FileNotFoundError:
+            return None
+        return base
+
+    def settle(self, about: Mapping[str, Any]) -> None:
+        """Note what the run is about, or raise InputError naming what changed since it was begun."""
+        try:
+            recorded = json.loads(self.about_file.read_text())
+        except FileNotFoundError:
+            write_json(self.about_file, about)
+            return
+        changed = sorted(_changes(recorded, json.loads(json.dumps(about))))
+        if changed:
+            raise InputError(
+                f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} "
+                "(only budget, resources and display may change; choose another --run NAME)"
+            )
+
+
+def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {*old, *new}:
+            yield from _changes(old.get(name), new.get(name), f"{place}.{name}" if place else name)
+    elif old != new:
+        yield f"{place} was {json.dumps(old)} and is {json.dumps(new)}"
+
+
+def find_run(name: str) -> Run:
+    """The run of a name (`runs/NAME`) or of a path to a run folder."""
+    path = Path(name)
+    return Run(path if path.parts != (name,) or path.is_absolute() else Path("runs") / name)

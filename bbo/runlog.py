@@ -1,0 +1,213 @@
+"""The truth about a run: runs/NAME/log.jsonl, one line per ask and per answer, append-only.
+
+The blackbox alone writes it. A driver (the `nomad` command) numbers each replay: the fresh NOMAD that it starts meets
+the recorded asks at a cursor, gets the recorded answers, and goes on live where the record ends.
+"""
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bbo.space import Point
+from bbo.store import write_json
+
+Source = Literal["trained", "store", "failed", "declined"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A point that an optimizer asked for. `number` counts from 1; those of a native NOMAD are never replayed."""
+
+    number: int
+    point: Point
+    key: str
+    block: int
+    time: float
+    native: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was told for an ask; `values` is None for a declined one. `source` says where the values came from."""
+
+    number: int
+    values: tuple[float, ...] | None
+    source: Source
+    time: float
+    job: str | None = None
+    reason: str | None = None
+
+
+class Diverged(Exception):
+    """A replayed optimizer asked for something else than the record says."""
+
+
+class Unanswered(Exception):
+    """NOMAD went on although a call of the blackbox died without an answer: what it believes is wrong, replay it."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why the blackbox ended a session: the machine failed, the record does not hold, or a replay is needed."""
+
+    kind: Literal["input", "machine", "diverged", "unanswered"]
+    reason: str
+
+
+class RunLog:
+    """The asks and answers of one run folder. Concurrent processes may append; `refresh` reads what others added."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asks: list[Ask] = []
+        self.answers: dict[int, Answer] = {}
+        self.stopped: Stop | None = None
+        """The last line that asked to end a session, if there is one."""
+        self._offset = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines added since the last time; a torn last line is left for later."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return
+        whole, newline, _ = text.rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        for line in whole.splitlines():
+            self._take(json.loads(line))
+
+    @property
+    def driven(self) -> list[Ask]:
+        """The asks that a driver's optimizer made, in order: those that a replay must repeat."""
+        return [ask for ask in self.asks if not ask.native]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the log for a read followed by an append. A torn tail that a dead writer left is cut first."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.refresh()
+            if file.tell() > self._offset:
+                file.truncate(self._offset)
+            yield
+
+    def ask(self, points: Sequence[Point], keys: Sequence[str], native: bool = False) -> list[Ask]:
+        """Append the asks of one block, which is known by the number of its first; call it under `locked`."""
+        first, now = len(self.asks) + 1, time.time()
+        asks = [Ask(first + i, p, key, first, now, native) for i, (p, key) in enumerate(zip(points, keys, strict=True))]
+        self._append(*({"ask": a.number, **_fields(a)} for a in asks))
+        return asks
+
+    def answer(self, answer: Answer) -> None:
+        """Append what is told for an ask. A later answer for the same ask (a declined one, extended) replaces it."""
+        with self.locked():
+            self._append({"answer": answer.number, **_fields(answer)})
+
+    def stop(self, stop: Stop) -> None:
+        """Append that this session must end."""
+        with self.locked():
+            self._append({"stop": stop.kind, "reason": stop.reason, "time": time.time()})
+
+    def _append(self, *entries: dict[str, Any]) -> None:
+        with self.path.open("ab") as file:
+            file.write(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+            file.flush()
+            os.fsync(file.fileno())
+        self.refresh()
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if "ask" in entry:
+            number = entry.pop("ask")
+            self.asks.append(Ask(number=number, **entry | {"point": tuple(entry["point"])}))
+        elif "answer" in entry:
+            number, values = entry.pop("answer"), entry.get("values")
+            values = None if values is None else tuple(float(v) for v in values)
+            self.answers[number] = Answer(number=number, **entry | {"values": values})
+        elif "stop" in entry:
+            self.stopped = Stop(entry["stop"], entry["reason"])
+
+
+@dataclass(frozen=True)
+class Session:
+    """One start of an optimizer on a run. `history` is the file in which NOMAD itself notes every evaluation."""
+
+    name: str
+    in_order: bool = True
+    """False for an optimizer with several calls in flight."""
+    history: Path | None = None
+
+
+def take(
+    log: RunLog, cursor_file: Path, session: Session, points: Sequence[Point], keys: Sequence[str]
+) -> list[Ask]:
+    """The asks of a block that a driven optimizer hands over: repeated ones from the record, new ones appended.
+
+    Raises Diverged when the record says otherwise, Unanswered when an earlier call of this session was never answered.
+    """
+    with log.locked():
+        done = _read_cursor(cursor_file, session)
+        if session.in_order:
+            recorded = _expected(log, session, done, points, keys)
+        else:  # calls arrive in any order; NOMAD's own cache asks for no point twice, so a point names its ask
+            by_point = {ask.point: ask for ask in log.driven}
+            recorded = [by_point.get(point) for point in points]
+        new = [i for i, ask in enumerate(recorded) if ask is None]
+        fresh = iter(log.ask([points[i] for i in new], [keys[i] for i in new]) if new else [])
+        asks = [ask or next(fresh) for ask in recorded]
+        write_json(cursor_file, {"session": session.name, "done": done + len(points)})
+    return asks
+
+
+def _expected(
+    log: RunLog, session: Session, done: int, points: Sequence[Point], keys: Sequence[str]
+) -> list[Ask | None]:
+    driven = log.driven
+    if any(ask.number not in log.answers for ask in driven[:done]):
+        raise Unanswered("a call of the blackbox died before it answered")
+    if session.history is not None and (noted := _rows(session.history)) != done:
+        raise Unanswered(f"NOMAD noted {noted} evaluations, the blackbox answered {done}")
+    recorded = driven[done : done + len(points)]
+    for ask, point, key in zip(recorded, points, keys, strict=False):
+        if ask.point != point:
+            raise Diverged(f"evaluation {ask.number} was at {ask.point} in the record, now {point} is asked for")
+        if ask.key != key:
+            raise Diverged(
+                f"evaluation {ask.number} at {point} has the key {ask.key} in the record and {key} now: "
+                "model, data, training settings or the trainer changed since"
+            )
+    return [*recorded, *[None] * (len(points) - len(recorded))]
+
+
+def _rows(history: Path) -> int:
+    try:
+        return history.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def _read_cursor(path: Path, session: Session) -> int:
+    """How many asks of this session were taken before; the cursor of another session counts for nothing."""
+    try:
+        cursor = json.loads(path.read_text())
+    except FileNotFoundError:
+        return 0
+    return int(cursor["done"]) if cursor["session"] == session.name else 0
+
+
+def _fields(entry: Ask | Answer) -> dict[str, Any]:
+    """The JSON of a line; Inf as a word, since JSON has no number for it."""
+    fields = {name: value for name, value in vars(entry).items() if name != "number" and value not in (None, False)}
+    if "values" in fields:
+        fields["values"] = [value if math.isfinite(value) else "Inf" for value in fields["values"]]
+    return fields

@@ -1,0 +1,143 @@
+"""The truth about evaluations: one folder per evaluation, named by the hash of all that determines its result.
+
+    evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ result.json
+                              claim (while somebody trains it)
+
+A result is written to a temporary name, flushed to disk and renamed: result.json is whole or it is not there.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from bbo.claims import Claim
+
+KEY_DIGITS = 16  # of the sha256: a clash among a million evaluations has a chance of 3e-8
+
+
+def key_of(determinants: Mapping[str, Any]) -> str:
+    """Key of an evaluation: the first digits of sha256 of the canonical JSON of all that determines its result."""
+    text = json.dumps(determinants, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json: how one evaluation ended. Times in seconds, `started` and `finished` since 1970."""
+
+    key: str
+    status: Literal["ok", "failed"]
+    metrics: dict[str, float]
+    hyperparameters: dict[str, Any]
+    point: Sequence[float] | None
+    experiment: str
+    seconds: float
+    phases: dict[str, float]
+    """Seconds of `start` (process), `load` (model and data; both shared by the job's points), `train`, `score`."""
+    gpu_seconds: float
+    started: float
+    finished: float
+    host: str
+    slot: str
+    job: str
+    seed: int
+    fidelity: dict[str, Any] = field(default_factory=dict)
+    attempts: int = 1
+    reason: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class Evaluation:
+    """One evaluation's folder: spells every file name in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = folder.name
+        self.experiment_file = folder / "experiment.yaml"
+        self.point_file = folder / "point.txt"
+        self.applied_file = folder / "applied.json"
+        self.progress_file = folder / "progress.jsonl"
+        self.log_file = folder / "train.log"
+        self.adapter = folder / "adapter"
+        self.result_file = folder / "result.json"
+        self.claim = Claim(folder / "claim")
+
+    def result(self) -> Result | None:
+        """How it ended, or None while it has not."""
+        try:
+            return Result(**json.loads(self.result_file.read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def record(self, result: Result) -> None:
+        """Write result.json, durable and whole. The last step: its existence means all else is there."""
+        assert result.key == self.key, (result.key, self.key)
+        write_json(self.result_file, asdict(result))
+
+    def progress(self, entry: Mapping[str, Any]) -> None:
+        """Append one line to progress.jsonl."""
+        with self.progress_file.open("a") as lines:
+            lines.write(json.dumps(entry) + "\n")
+
+    def begin(self, experiment_text: str, point_text: str) -> None:
+        """Make the folder ready for a fresh training: what a dead attempt left is removed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in (self.progress_file, self.applied_file, self.log_file):
+            leftover.unlink(missing_ok=True)
+        shutil.rmtree(self.adapter, ignore_errors=True)
+        self.experiment_file.write_text(experiment_text)
+        self.point_file.write_text(point_text)
+
+    def attach_log(self, log: Path) -> None:
+        """Make train.log the output of the job's process: one file, found from each of the job's evaluations."""
+        self.log_file.unlink(missing_ok=True)
+        log.touch()
+        try:
+            os.link(log, self.log_file)
+        except OSError:  # a file system without hard links
+            self.log_file.symlink_to(log.absolute())
+
+
+class Store:
+    """All evaluations under one folder; runs may share it, also at the same time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.jobs = root / ".jobs"
+        """Job files and the output of their processes, by job."""
+        self.fingerprints = root / ".fingerprints.json"
+        """Content hashes of models and data, remembered by path, size and time."""
+
+    def evaluation(self, key: str) -> Evaluation:
+        return Evaluation(self.root / key)
+
+    def __iter__(self) -> Iterator[Evaluation]:
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
+            if not folder.name.startswith(".") and folder.is_dir():
+                yield Evaluation(folder)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON to a temporary name, flush it to disk, rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    try:
+        with temporary.open("w") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

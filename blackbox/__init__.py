@@ -1,0 +1,1 @@
+"""The evaluated program: from points to numbers. Knows nothing of optimizers."""

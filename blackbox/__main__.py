@@ -1,0 +1,126 @@
+"""`python -m blackbox EXPERIMENT.yaml POINTFILE`: k points in, k lines out, in order. What BB_EXE calls."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from bbo import lifeline
+from bbo.errors import InputError, MachineError
+from bbo.experiment import Experiment, read_experiment
+from bbo.points import format_answer, read_points
+from bbo.run import ENVIRONMENT, Run, find_run
+from bbo.runlog import Answer, Ask, Diverged, RunLog, Stop, Unanswered, take
+from bbo.space import Point
+from bbo.store import Result, Store
+
+from blackbox.block import Blackbox, Candidate, Source
+from blackbox.keep import prune
+
+
+def main() -> int:
+    """Exit status 0 once a line per point is printed; 1 with a sentence on stderr otherwise."""
+    if len(sys.argv) != 3:
+        print("usage: python -m blackbox EXPERIMENT.yaml POINTFILE", file=sys.stderr)
+        return 2
+    wire = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # stdout belongs to the wire alone: a library's banner there would be a failed evaluation
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    lifeline.watch()
+    experiment_file, point_file = Path(sys.argv[1]), Path(sys.argv[2])
+    folder = os.environ.get(ENVIRONMENT)
+    try:
+        experiment = read_experiment(experiment_file)
+        points = read_points(point_file, len(experiment.space.free))
+        if folder is None:
+            return _native(experiment, points, wire)
+        return _driven(Run(Path(folder)), experiment, points, wire)
+    except InputError as error:
+        return _give_up(folder, Stop("input", str(error)))
+    except (MachineError, OSError) as error:
+        return _give_up(folder, Stop("machine", str(error)))
+    except Diverged as error:
+        return _give_up(folder, Stop("diverged", str(error)))
+    except Unanswered as error:
+        return _give_up(folder, Stop("unanswered", str(error)))
+
+
+def _native(experiment: Experiment, points: list[Point], wire: TextIO) -> int:
+    """Called by a native NOMAD or by hand: the run is runs/<yaml stem>, without cursor and budget."""
+    run = find_run(experiment.name)
+    with run.shared():
+        blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
+        candidates = _candidates(blackbox, points)
+        log = run.log()
+        with log.locked():
+            asks = log.ask(points, [c.key for c in candidates], native=True)
+        _answer(log, blackbox, asks, candidates, wire)
+    return 0
+
+
+def _driven(run: Run, experiment: Experiment, points: list[Point], wire: TextIO) -> int:
+    """Called under a driver: answers from the log at the cursor, then from the store, then trains, up to the budget."""
+    session, store, budget = run.session()
+    blackbox = Blackbox(experiment, store, run.preflight_file)
+    candidates = _candidates(blackbox, points)
+    log = run.log()
+    asks = take(log, run.cursor_file, session, points, [c.key for c in candidates])
+    position = {ask.number: index for index, ask in enumerate(log.driven)}
+    within = [ask if budget is None or position[ask.number] < budget else None for ask in asks]
+    for ask in asks:
+        if ask not in within:
+            log.answer(Answer(ask.number, None, "declined", time.time()))
+    _answer(log, blackbox, within, candidates, wire)
+    return 0
+
+
+def _answer(
+    log: RunLog, blackbox: Blackbox, asks: Sequence[Ask | None], candidates: Sequence[Candidate], wire: TextIO
+) -> None:
+    """Get every asked-for candidate's values, log them as they come in, and print the block; None is declined."""
+    outputs = blackbox.experiment.outputs
+    answered = {a.number: a.values for ask in asks if ask and (a := log.answers.get(ask.number)) and a.values}
+    todo = [c for c, ask in zip(candidates, asks, strict=True) if ask is not None and ask.number not in answered]
+
+    def told(candidate: Candidate, result: Result, source: Source) -> None:
+        if result.status == "ok":
+            values = tuple(output.value(result.metrics) for output in outputs)
+        else:
+            values = tuple(output.failed for output in outputs)
+        for ask in asks:
+            if ask is not None and ask.key == candidate.key and ask.number not in answered:
+                answered[ask.number] = values
+                log.answer(Answer(ask.number, values, source, time.time(), result.job, result.reason))
+
+    blackbox.evaluate(todo, told)
+    prune(log, blackbox.store, blackbox.experiment.objective, blackbox.experiment.resources.kept)
+    for ask in asks:
+        print(format_answer(answered[ask.number] if ask else None, len(outputs)), file=wire)
+    wire.flush()
+
+
+def _candidates(blackbox: Blackbox, points: list[Point]) -> list[Candidate]:
+    try:
+        return [blackbox.candidate(blackbox.experiment.space.decode(point), point) for point in points]
+    except ValueError as error:
+        raise InputError(f"{blackbox.experiment.path}: {error}") from None
+
+
+def _give_up(folder: str | None, stop: Stop) -> int:
+    """Say why; under a driver note it in the log and end NOMAD, which stands in our process group, at once."""
+    print(stop.reason, file=sys.stderr, flush=True)
+    if folder is not None:
+        try:
+            Run(Path(folder)).log().stop(stop)
+        except OSError as error:  # a full disk: the driver still sees that NOMAD was ended
+            print(f"cannot write the run log: {error}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

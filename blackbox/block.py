@@ -1,0 +1,130 @@
+"""A block of evaluations: answered from the store where they are known, trained as jobs where they are not."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from bbo.errors import InputError
+from bbo.executors.slots import slots_of
+from bbo.experiment import Experiment
+from bbo.points import format_point
+from bbo.space import Point
+from bbo.store import Result, Store, key_of
+from pydantic import ValidationError
+
+from blackbox import toy
+from blackbox.jobs import Candidate, Jobs
+from blackbox.preflight import Preflight
+from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key
+from blackbox.settings import Settings, read_settings
+
+Source = Literal["trained", "store", "failed"]
+Told = Callable[[Candidate, Result, Source], None]
+
+
+class Blackbox:
+    """One experiment's evaluations in one store."""
+
+    def __init__(self, experiment: Experiment, store: Store, preflight_file: Path) -> None:
+        """Raises InputError with file and line for what is wrong in the sections that the blackbox owns."""
+        self.experiment = experiment
+        self.store = store
+        self._preflight_file = preflight_file
+        self.toy = experiment.section("training", toy.ToyTraining) if experiment.model == "toy" else None
+        self.settings: Settings | None = None if self.toy else read_settings(experiment)
+        unknown = [output.metric for output in experiment.outputs if output.metric not in METRICS]
+        if unknown:
+            raise experiment.error("outputs", f"no such metric: {', '.join(unknown)} (there are: {', '.join(METRICS)})")
+
+    @cached_property
+    def slots(self) -> list[tuple[str, ...]]:
+        return slots_of(self.experiment.resources.gpus_per_job)
+
+    @property
+    def processes(self) -> int:
+        """Processes of one job."""
+        return self.experiment.resources.processes_per_job or max(1, len(self.slots[0]))
+
+    @cached_property
+    def _fingerprints(self) -> Fingerprints:
+        return Fingerprints(self.store)
+
+    def candidate(self, hyperparameters: Mapping[str, Any], point: Point | None) -> Candidate:
+        """The evaluation of these hyperparameters. Raises InputError where they make no valid training."""
+        if self.settings is None:
+            training = self._toy_training(hyperparameters)
+            key = key_of({"recipe": RECIPE, "model": "toy", "training": training.determinants()})
+        else:
+            real = self.settings.training_for(hyperparameters)
+            key = evaluation_key(self.settings, real, self.processes, self._fingerprints)
+        return Candidate(key, hyperparameters, point)
+
+    def evaluate(self, candidates: Sequence[Candidate], told: Told) -> None:
+        """Call `told` once for each different key, as soon as its result is known.
+
+        Raises MachineError or InputError when the work cannot go on; what was told by then stands in the store.
+        """
+        waiting = {candidate.key: candidate for candidate in candidates}
+        self._tell_known(waiting, told, "store")
+        said = False
+        while waiting:
+            mine = [c for c in waiting.values() if self.store.evaluation(c.key).claim.acquire()]
+            try:
+                self._tell_known(waiting, told, "store")  # somebody may have finished just before we claimed
+                todo = [c for c in mine if c.key in waiting]
+                if todo:
+                    self._train(todo, lambda: self._tell_known(waiting, told, "trained"))
+            finally:
+                for candidate in mine:
+                    self.store.evaluation(candidate.key).claim.release()
+            if waiting and not said:
+                holder = self.store.evaluation(next(iter(waiting))).claim.holder()
+                who = holder.describe() if holder else "another process"
+                print(f"waiting for {who}, which trains {len(waiting)} of these points", file=sys.stderr, flush=True)
+                said = True
+            if waiting:
+                time.sleep(0.2)
+
+    def preflight(self) -> Preflight:
+        """The record of this experiment's preflight in its run folder, as it stands."""
+        assert self.settings is not None
+        about = {**common(self.settings, self._fingerprints), "training": self.experiment.training}
+        return Preflight(self._preflight_file, self.experiment, key_of(about), self.store)
+
+    def _tell_known(self, waiting: dict[str, Candidate], told: Told, source: Source) -> None:
+        for key, candidate in list(waiting.items()):
+            result = self.store.evaluation(key).result()
+            if result is not None:
+                del waiting[key]
+                told(candidate, result, "failed" if result.status == "failed" else source)
+
+    def _train(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
+        """Record a result for each candidate; all claims are ours."""
+        if self.settings is not None:
+            self.preflight().ensure(self.slots)
+        for candidate in candidates:
+            point = "" if candidate.point is None else format_point(candidate.point) + "\n"
+            self.store.evaluation(candidate.key).begin(self.experiment.dump(), point)
+        if self.settings is not None:
+            Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight()).run(candidates, finished)
+            return
+        for c in candidates:
+            evaluation, training = self.store.evaluation(c.key), self._toy_training(c.hyperparameters)
+            toy.evaluate(evaluation, training, c.hyperparameters, c.point, self.experiment.name)
+            finished()
+
+    def _toy_training(self, hyperparameters: Mapping[str, Any]) -> toy.ToyTraining:
+        assert self.toy is not None
+        try:
+            return toy.ToyTraining.model_validate({**self.toy.model_dump(), **hyperparameters})
+        except ValidationError as error:
+            raise InputError(
+                *(f"space.{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+            ) from None
+
+
+METRICS = ("eval_loss", "train_loss", "eval_runtime", "train_runtime", "trainable_parameters", "peak_gib")
+"""What an evaluation measures."""

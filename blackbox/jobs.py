@@ -1,0 +1,175 @@
+"""Jobs: lists of points for one process; launched, watched, judged, and tried again where only a process died."""
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bbo.claims import HEARTBEAT
+from bbo.executors import local
+from bbo.executors.slots import Slot
+from bbo.experiment import Experiment
+from bbo.space import Point
+from bbo.store import Result, Store, write_json
+
+from blackbox import launch
+from blackbox.failure import failure_file, raise_failure
+from blackbox.preflight import Preflight
+
+ATTEMPTS = 3
+"""A process killed by a signal is no verdict on its points: each is tried this often before it counts as failed."""
+
+START_SECONDS = 300.0
+"""Allowance for starting a process and loading a model, beside `resources.time_limit`."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Hyperparameters to evaluate, with the coordinates they came from."""
+
+    key: str
+    hyperparameters: Mapping[str, Any]
+    point: Point | None
+
+
+class Jobs:
+    """Trains candidates whose claims are held."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        store: Store,
+        slots: Sequence[tuple[str, ...]],
+        processes: int,
+        preflight: Preflight,
+    ) -> None:
+        self.experiment = experiment
+        self.store = store
+        self.slots = slots
+        self.processes = processes
+        self.preflight = preflight
+        self._attempts: dict[str, int] = {}
+        self._beat = time.monotonic()
+
+    def run(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
+        """Record a result for every candidate. `finished` is called whenever there may be a new one.
+
+        Raises MachineError or InputError, with what the process said, when a job could not do its work.
+        """
+
+        def tick() -> None:
+            finished()
+            if time.monotonic() - self._beat > HEARTBEAT:
+                self._beat = time.monotonic()
+                for candidate in candidates:
+                    self.store.evaluation(candidate.key).claim.touch()
+
+        jobs = self._share(candidates)
+        while jobs:
+            launches = {launch.job: (launch, job) for launch, job in ((self._launch(job), job) for job in jobs)}
+            jobs = []
+            for ended, how in local.run(
+                [launch for launch, _ in launches.values()],
+                self.slots,
+                lambda launch, pid: self._started(launches[launch.job][1], pid),
+                tick,
+            ):
+                jobs += self._judge(ended, how, launches[ended.job][1])
+                finished()
+
+    def _share(self, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+        """Deal the block out over the slots, at most `resources.pack` points to a job."""
+        size = -(-len(candidates) // len(self.slots))
+        size = 1 if self.processes > 1 else min(size, self.experiment.resources.pack or size)
+        return [list(candidates[i : i + size]) for i in range(0, len(candidates), size)]
+
+    def _launch(self, job: Sequence[Candidate]) -> local.Launch:
+        for candidate in job:
+            self._attempts[candidate.key] = self._attempts.get(candidate.key, 0) + 1
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{job[0].key[:8]}-{self._attempts[job[0].key]}"
+        file = self.store.jobs / f"{name}.json"
+        arguments, environment = launch.launch_command(
+            file, self.processes, len(self.slots[0]), self.experiment.accelerate
+        )
+
+        def prepare(slot: Slot) -> None:
+            write_json(file, self._describe(name, job, slot))
+            for candidate in job:
+                self.store.evaluation(candidate.key).attach_log(file.with_suffix(".log"))
+
+        limit = self.experiment.resources.time_limit
+        seconds = None if limit is None else START_SECONDS + limit * len(job)
+        return local.Launch(name, arguments, file.with_suffix(".log"), prepare, environment, seconds)
+
+    def _describe(self, name: str, job: Sequence[Candidate], slot: Slot) -> dict[str, Any]:
+        """The job file: all that the trainer is told."""
+        base = None if self.preflight.base() is not None else str(self.store.jobs.absolute() / f"{name}.base.json")
+        return {
+            "id": name,
+            "experiment": str(self.experiment.path.absolute()),
+            "launched": time.time(),
+            "slot": slot.name,
+            "gpus": len(slot.devices),
+            "base_score": base,
+            "evaluations": [
+                {
+                    "key": c.key,
+                    "folder": str(self.store.evaluation(c.key).folder.absolute()),
+                    "point": c.point,
+                    "hyperparameters": c.hyperparameters,
+                    "fidelity": {},
+                    "attempts": self._attempts[c.key],
+                }
+                for c in job
+            ],
+        }
+
+    def _started(self, job: Sequence[Candidate], pid: int) -> None:
+        for candidate in job:
+            self.store.evaluation(candidate.key).claim.add(pid)
+
+    def _judge(self, ended: local.Launch, how: local.Exit, job: Sequence[Candidate]) -> list[list[Candidate]]:
+        """What is left to do of a job whose process has ended: its unfinished points, each alone."""
+        self.preflight.keep_base(self.store.jobs / f"{ended.job}.base.json")
+        unfinished = [c for c in job if self.store.evaluation(c.key).result() is None]
+        if unfinished:
+            raise_failure(failure_file(self.store.jobs / f"{ended.job}.json"), ended.log)
+        again = []
+        for index, candidate in enumerate(unfinished):
+            if how.timed_out and index == 0:
+                self._fail(candidate, ended, f"took longer than resources.time_limit, see {ended.log}")
+            elif self._attempts[candidate.key] >= ATTEMPTS:
+                self._fail(
+                    candidate, ended, f"its process died {ATTEMPTS} times (status {how.status}), see {ended.log}"
+                )
+            else:
+                again.append([candidate])
+        if again and not how.timed_out:
+            sentence = f"job {ended.job} died (status {how.status}): trying {len(again)} point(s) again, each alone"
+            print(sentence, file=sys.stderr, flush=True)
+        return again
+
+    def _fail(self, candidate: Candidate, ended: local.Launch, reason: str) -> None:
+        now = time.time()
+        result = Result(
+            key=candidate.key,
+            status="failed",
+            metrics={},
+            hyperparameters=dict(candidate.hyperparameters),
+            point=candidate.point,
+            experiment=self.experiment.name,
+            seconds=0.0,
+            phases={"start": 0.0, "load": 0.0, "train": 0.0, "score": 0.0},
+            gpu_seconds=0.0,
+            started=now,
+            finished=now,
+            host=socket.gethostname(),
+            slot="",
+            job=ended.job,
+            seed=0,
+            attempts=self._attempts[candidate.key],
+            reason=reason,
+        )
+        self.store.evaluation(candidate.key).record(result)

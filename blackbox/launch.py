@@ -1,0 +1,80 @@
+"""The command line that starts a trainer under `accelerate launch`. Knows no torch."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bbo.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def launch_command(
+    job_file: Path, processes: int, gpus: int, accelerate_config: Path | None
+) -> tuple[list[str], dict[str, str]]:
+    """Arguments and additions to the environment. `gpus` 0: on the CPU.
+
+    With a configuration file of `accelerate config` that file decides about everything but the job. Raises
+    InputError where it asks for what the trainer cannot honour.
+    """
+    environment = {"PYTHONPATH": _python_path(), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # The launcher's module instead of its script: the same program, from this very interpreter.
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    if accelerate_config is not None:
+        check_accelerate_config(accelerate_config)
+        options = ["--config_file", str(accelerate_config)]
+    else:
+        options = ["--num_processes", str(processes), "--num_machines", "1"]
+        options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        if processes > 1:
+            # --multi_gpu means one process per device also where the device is the CPU; port 0: any free one, since
+            # several jobs may run side by side.
+            options += ["--multi_gpu", "--main_process_port", "0"]
+        if gpus == 0:
+            environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+            cores = len(os.sched_getaffinity(0)) // processes
+            options += ["--num_cpu_threads_per_process", str(max(1, cores))]
+            options += ["--cpu"] if processes == 1 else []
+    return [*command, *options, "--module", "blackbox.train", str(job_file)], environment
+
+
+def check_accelerate_config(file: Path) -> None:
+    """Raise InputError where a file of `accelerate config` would take training settings out of the trainer's hands."""
+    config = _read(file)
+    deepspeed = config.get("deepspeed_config") or {}
+    ours = deepspeed.get("deepspeed_config_file")
+    if ours is not None:
+        refuse_own_optimizer(_read(file.parent / ours), str(file.parent / ours))
+    if str(config.get("distributed_type", "NO")) == "DEEPSPEED":
+        raise InputError(f"{file}: distributed_type: DEEPSPEED is not offered, FSDP (fsdp_version 2) shards a model too")
+    if (config.get("fsdp_config") or {}).get("fsdp_version", 2) not in (2, "2"):
+        raise InputError(f"{file}: fsdp_config.fsdp_version: must be 2, got {config['fsdp_config']['fsdp_version']!r}")
+
+
+def refuse_own_optimizer(deepspeed: dict[str, Any], where: str) -> None:
+    """A DeepSpeed configuration's own optimizer or scheduler would silently replace what a point proposes."""
+    for name in ("optimizer", "scheduler"):
+        if name in deepspeed:
+            raise InputError(f"{where}: {name}: DeepSpeed's own {name} would ignore the hyperparameters, remove it")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: not a configuration file: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: not a configuration file: must be a mapping")
+    return content
+
+
+def _python_path() -> str:
+    """The trainer finds this project also where it is not installed and the working directory is elsewhere."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

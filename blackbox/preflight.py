@@ -1,0 +1,71 @@
+"""Before the first training: does everything fit together? Its verdict and the base score stand in preflight.json."""
+
+import fcntl
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bbo.executors import local
+from bbo.experiment import Experiment
+from bbo.store import Store, write_json
+
+from blackbox.failure import raise_failure
+
+
+class Preflight:
+    """The record of one run folder's preflight. It holds for one `digest`: model, data and training settings."""
+
+    def __init__(self, file: Path, experiment: Experiment, digest: str, store: Store) -> None:
+        self.file = file
+        self.experiment = experiment
+        self.digest = digest
+        self.store = store
+
+    def read(self) -> dict[str, Any]:
+        """What is known; empty where nothing is, or where it is about something else."""
+        try:
+            content: dict[str, Any] = json.loads(self.file.read_text())
+        except FileNotFoundError:
+            return {}
+        return content if content.get("digest") == self.digest else {}
+
+    def base(self) -> dict[str, float] | None:
+        """Metrics of the untouched base model, once a job has scored it."""
+        base: dict[str, float] | None = self.read().get("base")
+        return base
+
+    def keep_base(self, file: Path) -> None:
+        """Take over the base score that a job wrote."""
+        if file.is_file():
+            self._update(lambda content: content | {"base": json.loads(file.read_text())})
+            file.unlink()
+
+    def ensure(self, slots: Sequence[tuple[str, ...]]) -> None:
+        """Check unless it was checked before; whoever comes second waits. Raises InputError with all that is wrong."""
+        if self.read():
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.read():
+                self._check(slots)
+
+    def _check(self, slots: Sequence[tuple[str, ...]]) -> None:
+        print("preflight: checking model, data and identity before the first training", file=sys.stderr, flush=True)
+        job = self.store.jobs / f"preflight-{self.digest}"
+        report, failure, log = (job.with_suffix(".json"), job.with_suffix(".error.json"), job.with_suffix(".log"))
+        failure.unlink(missing_ok=True)
+        experiment = str(self.experiment.path.absolute())
+        arguments = [sys.executable, "-m", "blackbox.preflight", experiment, "--json", str(report)]
+        check = local.Launch("preflight", arguments, log, lambda slot: None)
+        for _, how in local.run([check], slots, lambda launch, pid: None, lambda: None):
+            raise_failure(failure, log)
+            if how.status != 0:
+                raise ChildProcessError(f"the preflight ended with status {how.status}, see {log}")
+        content = json.loads(report.read_text())
+        self._update(lambda old: {"digest": self.digest, "report": content, "base": old.get("base")})
+
+    def _update(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        write_json(self.file, change(self.read()))

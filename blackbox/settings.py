@@ -1,0 +1,135 @@
+"""The YAML's model, data and training sections, checked once at the door.
+
+Imports neither torch nor transformers: `python -m blackbox` answers a cached block in well under a second.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from bbo.errors import InputError
+from bbo.experiment import Experiment
+from blackbox.hyperparameters import Float, Int, Section, Training
+
+__all__ = ["DataSettings", "ModelSettings", "Settings", "Source", "Training", "read_settings"]
+
+FILE_TYPES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+class ModelSettings(Section):
+    """Which frozen base model."""
+
+    path: str = Field(min_length=1)
+    """A folder in Hugging Face's format, or a hub id."""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: str | None = None
+
+    def resolved(self, base: Path) -> str:
+        """The absolute folder (what starts with . / ~ or exists is one, relative to `base`), or else the hub id."""
+        folder = (base / Path(self.path).expanduser()).resolve()
+        local = self.path.startswith((".", "/", "~")) or self.path.count("/") > 1 or folder.is_dir()
+        return str(folder) if local else self.path
+
+
+class Source(Section):
+    """Where rows come from: a JSON, JSONL, CSV or Parquet file, or a data set on the hub."""
+
+    path: str = Field(min_length=1)
+    split: str = "train"
+    """A split of the hub's data set, or a slice in the notation of `datasets`: train[:3000], test[10%:]."""
+    name: str | None = None
+    """The hub data set's configuration, as `main` of openai/gsm8k."""
+    revision: str | None = None
+
+    @property
+    def file_type(self) -> str | None:
+        """How `datasets` calls this file's format; None for a hub id."""
+        return FILE_TYPES.get(Path(self.path).suffix.lower())
+
+    def file(self, base: Path) -> Path | None:
+        """The local file, relative to `base`; None for a hub id."""
+        return (base / Path(self.path).expanduser()).absolute() if self.file_type else None
+
+
+def _as_source(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _as_share(value: Any) -> Any:
+    """A share may arrive as text, out of an environment variable."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return _as_source(value)
+
+
+class DataSettings(Section):
+    """Instruction data: rows, the prompt they are rendered with, and the length they are cut at."""
+
+    train: Annotated[Source, BeforeValidator(_as_source)]
+    valid: Annotated[Float | Source, BeforeValidator(_as_share)]
+    """A source of its own, or the share of `train` that is split off by `split_seed` and content."""
+    prompt: str = "alpaca"
+    """alpaca, dolly, chat (the tokenizer's own), a template with {column} placeholders, or a file that holds one."""
+    max_length: Int = Field(512, ge=2)
+    """Tokens of prompt and response together; what is longer is cut at its end."""
+    columns: dict[str, str] = {}
+    """The prompt's column names -> the data's where they differ: {instruction: question, output: answer}."""
+    split_seed: Int = 0
+    allow_leak: bool = False
+
+    @field_validator("valid")
+    @classmethod
+    def _is_share(cls, value: Source | float) -> Source | float:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("a number is a share of the training data and must lie between 0 and 1")
+        return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The three sections of one experiment, and the folder that relative paths start from."""
+
+    base: Path
+    model: ModelSettings
+    data: DataSettings
+    training: Training
+
+    def training_for(self, hyperparameters: Mapping[str, Any]) -> Training:
+        """The training section with a point's values in it. Raises InputError for an unknown name or a bad value."""
+        unknown = sorted(set(hyperparameters) - set(Training.model_fields))
+        if unknown:
+            known = ", ".join(Training.model_fields)
+            raise InputError(
+                *(f"space.{name}: no such training setting, there are {known}" for name in unknown)
+            )
+        try:
+            return Training.model_validate({**self.training.model_dump(), **hyperparameters})
+        except ValidationError as error:
+            raise InputError(*(_sentence(item) for item in error.errors())) from None
+
+
+def _sentence(item: Any) -> str:
+    place, message = item["loc"], item["msg"].removeprefix("Value error, ")
+    got = f", got {item['input']!r}" if place else ""
+    return (
+        f"{'.'.join(('space', str(place[0]))) if place else 'space'}: {message[0].lower()}{message[1:]}{got}"
+    )
+
+
+def read_settings(experiment: Experiment) -> Settings:
+    """Check the sections that training a language model needs. Raises InputError with file and line of every error."""
+    problems: list[str] = []
+    sections: list[Any] = []
+    for name, model in (("model", ModelSettings), ("data", DataSettings), ("training", Training)):
+        try:
+            sections.append(experiment.section(name, model))
+        except InputError as error:
+            problems += error.messages
+    if problems:
+        raise InputError(*problems)
+    return Settings(experiment.base, *sections)

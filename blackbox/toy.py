@@ -1,0 +1,95 @@
+"""`model: toy`: a closed form of the same four hyperparameters, for trying out all but the training in milliseconds.
+
+The loss falls with the epochs towards a floor that depends on the point; a step that is too large diverges, as a real
+training does; the seed adds noise. Shape and constants are ours and imitate nothing that was measured.
+"""
+
+import json
+import math
+import os
+import random
+import socket
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from bbo.space import Point
+from bbo.store import Evaluation, Result
+from pydantic import BaseModel, ConfigDict, Field
+
+BASE_LOSS = 3.0
+
+
+class ToyTraining(BaseModel):
+    """The `training` section of a toy experiment, hyperparameters included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lora_rank: int = Field(8, ge=1)
+    lora_alpha: float = Field(16, gt=0)
+    lora_dropout: float = Field(0, ge=0, le=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    num_train_epochs: int = Field(4, ge=1)
+    seed: int = 0
+    noise: float = Field(0.002, ge=0)
+    seconds_per_epoch: float = Field(0, ge=0)
+    """Time to waste, for trying what takes time; changes no result."""
+
+    def determinants(self) -> dict[str, Any]:
+        """All of it that changes the result."""
+        return self.model_dump(exclude={"seconds_per_epoch"})
+
+
+def loss(training: ToyTraining, epoch: int) -> float:
+    """Validation loss after `epoch` epochs (0: the base model's); NaN where the training has diverged."""
+    step = math.log10(training.learning_rate * training.lora_alpha / math.sqrt(training.lora_rank))
+    if step > -1.0 and epoch > 0:
+        return math.nan
+    floor = 1.0 + 0.15 * (step + 2.4) ** 2 + 0.02 * (math.log2(training.lora_rank) - 4) ** 2
+    floor += 0.3 * (training.lora_dropout - 0.05) ** 2
+    rate = 0.4 + 0.9 / (1 + math.exp(-2.0 * (step + 3.0)))
+    value = floor + (BASE_LOSS - floor) * math.exp(-rate * epoch)
+    draw = random.Random(json.dumps(training.determinants(), sort_keys=True) + f"@{epoch}")
+    return value + (draw.gauss(0.0, training.noise) if epoch else 0.0)
+
+
+def evaluate(
+    evaluation: Evaluation, training: ToyTraining, hyperparameters: Mapping[str, Any], point: Point | None, name: str
+) -> Result:
+    """Train and score one point, and record it."""
+    started = time.time()
+    losses = []
+    for epoch in range(1, training.num_train_epochs + 1):
+        time.sleep(training.seconds_per_epoch)
+        losses.append(loss(training, epoch))
+        evaluation.progress(
+            {"epoch": epoch, "step": epoch, "steps": training.num_train_epochs, "eval_loss": losses[-1]}
+        )
+        if not math.isfinite(losses[-1]):
+            break
+    evaluation.applied_file.write_text(json.dumps(training.model_dump()))
+    ok = math.isfinite(losses[-1])
+    seconds = time.time() - started
+    metrics = {"eval_loss": losses[-1], "train_loss": sum(losses) / len(losses)} if ok else {}
+    result = Result(
+        key=evaluation.key,
+        status="ok" if ok else "failed",
+        metrics=metrics | {"train_runtime": seconds, "eval_runtime": 0.0},
+        hyperparameters=dict(hyperparameters),
+        point=point,
+        experiment=name,
+        seconds=seconds,
+        phases={"start": 0.0, "load": 0.0, "train": seconds, "score": 0.0},
+        gpu_seconds=0.0,
+        started=started,
+        finished=time.time(),
+        host=socket.gethostname(),
+        slot="in process",
+        job=f"toy-{os.getpid()}",
+        seed=training.seed,
+        reason=None if ok else f"the loss became {losses[-1]} in epoch {len(losses)}",
+        versions={"bbo": version("bbo")},
+    )
+    evaluation.record(result)
+    return result
