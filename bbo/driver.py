@@ -107,7 +107,7 @@ class Driver:
         parameters = self.run.folder / "parameters.txt"
         own = [f"TMP_DIR {self.run.temporary.absolute()}", "ADD_SEED_TO_FILE_NAMES no"]
         own += [f"HISTORY_FILE {self.run.history.absolute()}"] if self.in_order else []
-        parameters.write_text("\n".join([*self.parameters, *own]) + "\n")
+        parameters.write_text("\n".join([*own, *self.parameters]) + "\n")
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         with self.run.nomad_log.open("wb") as log:
             return subprocess.Popen(

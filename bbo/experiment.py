@@ -134,6 +134,16 @@ class Experiment:
         """An InputError about the entry at dotted `place`, with the line where it (or what encloses it) stands."""
         return InputError(_located(self.path, self.lines, tuple(place.split(".")), sentence))
 
+    def located(self, error: InputError) -> InputError:
+        """The same mistakes, those that begin with a section's name led by the file and line of that entry."""
+        return InputError(*(str(self.locate(message)) for message in error.messages))
+
+    def locate(self, message: str) -> InputError:
+        """`data.train: no rows` -> `params/x.yaml:9: data.train: no rows`; other messages as they are."""
+        place, colon, sentence = message.partition(": ")
+        known = place.split(".")[0] in _Document.model_fields
+        return self.error(place, sentence) if colon and known else InputError(message)
+
     def dump(self) -> str:
         """YAML that reads back as this experiment from any folder."""
         content = {**self.document, "relative_to": str(self.base)}

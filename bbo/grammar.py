@@ -1,12 +1,13 @@
-"""The text of a NOMAD 4 parameter file: statements, numbers, vectors and points, split and read as NOMAD 4.5.1 does.
+"""The text of a NOMAD 4 parameter file, split into statements as NOMAD 4.5.1 splits it; and the mistakes found in it.
 
 One statement per line (there is no continuation), the keyword in any case, `#` at the start of a word begins a
 comment, quotes group words, brackets may touch the words inside.
 """
 
-import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from bbo.errors import InputError
 
 _BLANK = " \t\n\v\f\r"
 _WORD = re.compile(rf"[^{_BLANK}]+")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_VECTOR_FORMS = "must be ( v1 v2 ... ), * v, INDEX v or FIRST-LAST v"
+REPEATABLE = ("X0", "DIRECTION_TYPE", "DIRECTION_TYPE_SECONDARY_POLL", "VARIABLE_GROUP")
+"""Keywords of which NOMAD takes several statements. Bounds it does not, but ours are read together."""
 
 
 class Setting(NamedTuple):
@@ -24,6 +25,36 @@ class Setting(NamedTuple):
     line: int
     values: tuple[str, ...]
     text: str
+
+
+Settings = Mapping[str, tuple[Setting, ...]]
+
+
+class Faults:
+    """The mistakes found so far, each with its line (0: none), and what to warn of."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[tuple[int, str], None] = {}
+        self.warnings: list[str] = []
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the file are relative to."""
+        return Path(os.path.abspath(self.path)).parent
+
+    def add(self, line: int, sentence: str) -> None:
+        self.found[line, sentence] = None
+
+    def place(self, line: int, sentence: str) -> str:
+        return f"{self.path}:{line}: {sentence}" if line else f"{self.path}: {sentence}"
+
+    def warn(self, line: int, sentence: str) -> None:
+        self.warnings.append(self.place(line, sentence))
+
+    def end(self) -> None:
+        if self.found:
+            raise InputError(*(self.place(line, sentence) for line, sentence in sorted(self.found)))
 
 
 def read_text(path: Path) -> str:
@@ -50,7 +81,7 @@ def split(line: str) -> tuple[tuple[str, ...], str]:
         word, position = found[0], found.end()
         if words and word[0] in "\"'":
             word, position = _quoted(line, word, position)
-        words += _brackets(word) if len(words) else [word.upper()]
+        words += _brackets(word) if words else [word.upper()]
     text = line[: found.start()] if found else line
     return tuple(words), text.translate(dict.fromkeys(map(ord, _BLANK), " ")).strip()
 
@@ -72,73 +103,45 @@ def _brackets(word: str) -> list[str]:
     return [*before, word[: len(word) - len(after)], *after]
 
 
-def number(word: str) -> float:
-    """A coordinate: nan where NOMAD reads "no value" (`-`, `nan`). Raises ValueError."""
-    lower = word.lower()
-    if lower in ("-", "nan", "-nan"):
-        return math.nan
-    if lower in ("inf", "+inf", "-inf") or _NUMBER.fullmatch(word):
-        return float(word)
-    raise ValueError(f"must be numbers, got {shorten(word)}")
-
-
-def vector(values: Sequence[str], size: int) -> dict[int, float]:
-    """The coordinates that `( 1 - 3 )`, `* 1`, `2 1` or `0-2 1` set, by index. Raises ValueError."""
-    if values[0] == "(":
-        if values[-1] != ")":
-            raise ValueError(f"the list must be closed by ), got {shorten(values)}")
-        if len(values) != size + 2:
-            raise ValueError(f"must be {size} values (DIMENSION {size}), got {len(values) - 2}: {shorten(values)}")
-        return {index: number(word) for index, word in enumerate(values[1:-1])}
-    if values[0] == "*" and len(values) > 1:
-        return dict.fromkeys(range(size), number(values[1]))
-    indices = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", values[0])
-    if len(values) != 2 or not indices:
-        raise ValueError(f"{_VECTOR_FORMS}, got {shorten(values)}")
-    first, last = int(indices[1]), int(indices[2] or indices[1])
-    if not first <= last < size:
-        raise ValueError(f"must have indices from 0 to {size - 1} in rising order, got {values[0]}")
-    return dict.fromkeys(range(first, last + 1), number(values[1]))
-
-
-def points(settings: Sequence[Setting], size: int, folder: Path) -> list[tuple[list[float], Setting]]:
-    """The starting points that all X0 statements give together, each with the statement that gave it last.
-
-    `X0 1 ( 3 4 )` sets point 1, without a number it is point 0: a second `X0 ( 3 4 )` overwrites the first one, as
-    in NOMAD. The points of files follow those before them. Raises ValueError(sentence, line).
-    """
-    found: list[tuple[list[float], Setting]] = []
-    for setting in settings:
-        try:
-            if len(setting.values) == 1:
-                found += [(point, setting) for point in _points_in(setting.values[0], size, folder)]
-                continue
-            numbered = re.fullmatch(r"\d{1,5}", setting.values[0])
-            index = int(setting.values[0]) if numbered else 0
-            coordinates = vector(setting.values[1:] if numbered else setting.values, size)
-        except ValueError as error:
-            advice = "" if setting.values[0] in "(*" else " (a point stands in parentheses: X0 ( 1 2 ))"
-            raise ValueError(f"{error}{advice}", setting.line) from None
-        if index > len(found):
-            raise ValueError(f"must number the points 0, 1, 2 without a gap, got {index}", setting.line)
-        point = found[index][0] if index < len(found) else [math.nan] * size
-        found[index : index + 1] = [([coordinates.get(i, old) for i, old in enumerate(point)], setting)]
-    return found
-
-
-def _points_in(name: str, size: int, folder: Path) -> list[list[float]]:
-    try:
-        words = read_text(folder / name).split()
-    except InputError as error:
-        raise ValueError(f"must be a file of points or a point: {error}") from None
-    if len(words) % size:
-        raise ValueError(f"must be a file with {size} numbers per point, got {len(words)} numbers in {name}")
-    coordinates = [number(word) for word in words]
-    return [coordinates[start : start + size] for start in range(0, len(words), size)]
-
-
 def shorten(values: str | Sequence[str]) -> str:
     """Values as a message shows them: one line, at most 60 characters."""
     text = values if isinstance(values, str) else " ".join(values)
     text = text[:80].encode("unicode_escape").decode().replace("\\\\", "\\")
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def read_settings(text: str, faults: Faults) -> dict[str, tuple[Setting, ...]]:
+    """All statements by keyword, in capitals and in the order of the file."""
+    found: dict[str, list[Setting]] = {}
+    for line, content in enumerate(text.split("\n"), start=1):
+        try:
+            words, statement = split(content)
+        except ValueError as error:
+            faults.add(line, f"{error}, got {shorten(content.strip())}")
+            continue
+        if not words:
+            continue
+        name, values = words[0], words[1:]
+        if not (statement.isascii() and statement.isprintable()):
+            faults.add(line, f"{shorten(name)}: must be printable ASCII outside comments, got {shorten(statement)}")
+        elif not values:
+            faults.add(line, f"{shorten(name)}: must have a value, got none")
+        else:
+            found.setdefault(name, []).append(Setting(line, values, statement))
+    settings = {name: tuple(given) for name, given in found.items()}
+    for name, given in settings.items():
+        _check_repeated(name, given, faults)
+    return settings
+
+
+def _check_repeated(name: str, given: tuple[Setting, ...], faults: Faults) -> None:
+    bound = name in ("LOWER_BOUND", "UPPER_BOUND")
+    if bound and len(given) > 1:
+        lines = ", ".join(str(setting.line) for setting in given)
+        faults.warn(given[-1].line, f"{name}: lines {lines} are read together here; NOMAD alone keeps one of them")
+    if bound or name in REPEATABLE:
+        return
+    for before, setting in pairwise(given):
+        if setting.values != before.values:
+            sentence = f"{name}: must be given once, got {shorten(setting.values)} after {shorten(before.values)}"
+            faults.add(setting.line, f"{sentence} on line {before.line}")

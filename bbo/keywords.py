@@ -24,7 +24,7 @@ _MARK = "\x1e"  # no parameter line holds it: read_problem refuses control chara
 
 # NOMAD 3's keywords (and two of 4.x) that have another name now, in the words of NOMAD 4's own hints.
 _RENAMED = {
-    "DISABLE": "QUAD_MODEL_SEARCH no, SGTELIB_MODEL_SEARCH no (for MODELS), EVAL_QUEUE_SORT LEXICOGRAPHICAL (for EVAL_SORT)",
+    "DISABLE": "QUAD_MODEL_SEARCH no and SGTELIB_MODEL_SEARCH no, or EVAL_QUEUE_SORT LEXICOGRAPHICAL",
     "GENERATE_ALL_POINTS_BEFORE_EVAL": "MEGA_SEARCH_POLL",
     "INITIAL_POLL_SIZE": "INITIAL_FRAME_SIZE",
     "MAX_SGTE_EVAL": "QUAD_MODEL_MAX_EVAL and SGTELIB_MODEL_MAX_EVAL",
@@ -72,6 +72,7 @@ _DROPPED = frozenset(
 )
 # NOMAD's message about a value -> the rule, as a person would say it.
 _RULES = {
+    r"^NOMAD crashes": "crashes NOMAD",
     r"bool": "must be yes or no",
     r"size_t": "must be one whole number of at least 0, or INF",
     r"integer parameter": "must be one whole number",
@@ -100,7 +101,9 @@ def ask(lines: Sequence[str], dimension: int | None, whole: Sequence[str]) -> Ve
     command = [sys.executable, "-c", "from bbo.keywords import answer; answer()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONIOENCODING": "utf-8"}
     try:
-        child = subprocess.run(command, input=question.encode(), capture_output=True, env=environment, timeout=120)
+        child = subprocess.run(
+            command, input=question.encode(), capture_output=True, env=environment, timeout=120, check=False
+        )
     except subprocess.TimeoutExpired:
         raise MachineError("NOMAD did not answer within 120 s when asked to check the parameters") from None
     sections: dict[str, str] = {}
@@ -114,7 +117,9 @@ def ask(lines: Sequence[str], dimension: int | None, whole: Sequence[str]) -> Ve
     objections = {index: _objection(sections.get(str(index), "")) for index in range(len(lines))}
     if "whole" not in sections:  # the child died while it read the line of the last section
         objections[len(sections) - 2] = "NOMAD crashes on this value"
-    refusals = {index: _rule(text) for index, text in objections.items() if text and "Dimension must be set" not in text}
+    refusals = {
+        index: _rule(text) for index, text in objections.items() if text and "Dimension must be set" not in text
+    }
     refused = "end" not in sections and "whole" in sections
     return Verdict(keywords, refusals, (_objection(sections["whole"]) or "NOMAD crashes on it") if refused else None)
 

@@ -129,7 +129,7 @@ def _drive(
             run=run_,
             experiment=experiment,
             store=store,
-            parameters=[*_lines(problem), f"PROBLEM_DIR {problem.path.absolute().parent}/"],
+            parameters=[f"PROBLEM_DIR {problem.folder}/", *_lines(problem)],
             max_bb_eval=problem.max_bb_eval,
             in_order=problem.threads == 1,
             limits=limits,
@@ -163,7 +163,7 @@ def about(problem: Problem, experiment: Experiment) -> dict[str, Any]:
     """What a run folder belongs to: all of the params pair but budget, resources and display; and NOMAD's version."""
     free = {"resources", "accelerate", "relative_to"}
     settings = {
-        keyword: [list(entry.words) for entry in entries]
+        keyword: [list(entry.values) for entry in entries]
         for keyword, entries in problem.settings.items()
         if keyword not in BUDGET and not keyword.startswith("DISPLAY") and not keyword.endswith("FILE")
     }
@@ -188,6 +188,6 @@ def _foreign(problem: Problem) -> int:
     """A blackbox that is not ours: plain NOMAD, without run folder, as the native executable would run it."""
     print("BB_EXE names no experiment of ours: plain NOMAD, nothing is kept", file=sys.stderr)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join([*problem.lines, f"PROBLEM_DIR {problem.path.absolute().parent}/"]) + "\n")
+        file.write("\n".join([f"PROBLEM_DIR {problem.folder}/", *problem.lines]) + "\n")
         file.flush()
         return abs(subprocess.run([sys.executable, "-m", "bbo.batch", file.name], check=False).returncode)

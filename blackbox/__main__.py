@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -46,6 +47,9 @@ def main() -> int:
         return _give_up(folder, Stop("diverged", str(error)))
     except Unanswered as error:
         return _give_up(folder, Stop("unanswered", str(error)))
+    except Exception as error:  # a mistake of ours: NOMAD must not take it for a failed point
+        traceback.print_exc()
+        return _give_up(folder, Stop("machine", f"unexpected: {type(error).__name__}: {error}"))
 
 
 def _native(experiment: Experiment, points: list[Point], wire: TextIO) -> int:

@@ -32,7 +32,7 @@ class Blackbox:
         """Raises InputError with file and line for what is wrong in the sections that the blackbox owns."""
         self.experiment = experiment
         self.store = store
-        self._preflight_file = preflight_file
+        self.preflight_file = preflight_file
         self.toy = experiment.section("training", toy.ToyTraining) if experiment.model == "toy" else None
         self.settings: Settings | None = None if self.toy else read_settings(experiment)
         unknown = [output.metric for output in experiment.outputs if output.metric not in METRICS]
@@ -92,7 +92,7 @@ class Blackbox:
         """The record of this experiment's preflight in its run folder, as it stands."""
         assert self.settings is not None
         about = {**common(self.settings, self._fingerprints), "training": self.experiment.training}
-        return Preflight(self._preflight_file, self.experiment, key_of(about), self.store)
+        return Preflight(self.preflight_file, self.experiment, key_of(about), self.store)
 
     def _tell_known(self, waiting: dict[str, Candidate], told: Told, source: Source) -> None:
         for key, candidate in list(waiting.items()):

@@ -86,14 +86,10 @@ def read_texts(settings: DataSettings, base: Path, tokenizer: Any = None) -> Tex
         valid, lost_too = _render_all(settings.valid, settings, base, "data.valid", template, tokenizer)
         return Texts(train, valid, lost + lost_too)
     on_valid = [_position(text, settings.split_seed) < settings.valid for text in train]
-    sides = (
-        [text for text, there in zip(train, on_valid, strict=True) if there is side] for side in (False, True)
-    )
+    sides = ([text for text, there in zip(train, on_valid, strict=True) if there is side] for side in (False, True))
     train, valid = sides
     if not train or not valid:
-        raise InputError(
-            f"data.valid: a share of {settings.valid:g} leaves one side of {len(on_valid)} rows empty"
-        )
+        raise InputError(f"data.valid: a share of {settings.valid:g} leaves one side of {len(on_valid)} rows empty")
     return Texts(train, valid, lost)
 
 
@@ -188,9 +184,7 @@ def _render_all(
     renamed = [{name: _text(row.get(column)) for name, column in mapped.items()} for row in rows]
     _check_types(renamed, mapped, place, source)
     wanted = template.nonempty if template else names
-    empty = [
-        number for number, row in enumerate(renamed, 1) if not all(_filled(row[name]) for name in wanted)
-    ]
+    empty = [number for number, row in enumerate(renamed, 1) if not all(_filled(row[name]) for name in wanted)]
     if len(empty) > MOST_DROPPED * len(rows):
         columns = " or ".join(mapped[name] for name in wanted)
         raise InputError(

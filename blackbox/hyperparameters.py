@@ -57,9 +57,7 @@ class Section(BaseModel):
 
 def _schedule(value: Any) -> Any:
     if value in NEED_ARGUMENTS:
-        raise ValueError(
-            "needs arguments of its own and is not offered: choose linear, cosine or polynomial, say"
-        )
+        raise ValueError("needs arguments of its own and is not offered: choose linear, cosine or polynomial, say")
     return value
 
 
@@ -131,9 +129,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _warmup_has_effect(self) -> "Training":
         if self.lr_scheduler_type == "constant" and self.warmup_steps > 0:
-            raise ValueError(
-                "the schedule constant ignores warmup_steps, got both: write constant_with_warmup"
-            )
+            raise ValueError("the schedule constant ignores warmup_steps, got both: write constant_with_warmup")
         return self
 
     def batch(self, processes: int) -> "Batch":
@@ -148,17 +144,13 @@ class Training(Section):
             return Batch(micro * passes * processes, micro, passes)
         rest = f"x {processes} process{'es' if processes > 1 else ''}"
         if size % processes:
-            raise InputError(
-                f"training.global_batch_size: {size} is no multiple of the {processes} processes"
-            )
+            raise InputError(f"training.global_batch_size: {size} is no multiple of the {processes} processes")
         share = size // processes
         if micro is None and passes is None:
             micro = next(rows for rows in range(min(share, DEFAULT_MICRO_BATCH), 0, -1) if share % rows == 0)
         for name, given in (("per_device_train_batch_size", micro), ("gradient_accumulation_steps", passes)):
             if given is not None and share % given:
-                raise InputError(
-                    f"training.global_batch_size: {size} is no multiple of {name} {given} {rest}"
-                )
+                raise InputError(f"training.global_batch_size: {size} is no multiple of {name} {given} {rest}")
         micro = micro or share // (passes or 1)
         passes = passes or share // micro
         if micro * passes != share:

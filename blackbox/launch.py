@@ -50,7 +50,9 @@ def check_accelerate_config(file: Path) -> None:
     if ours is not None:
         refuse_own_optimizer(_read(file.parent / ours), str(file.parent / ours))
     if str(config.get("distributed_type", "NO")) == "DEEPSPEED":
-        raise InputError(f"{file}: distributed_type: DEEPSPEED is not offered, FSDP (fsdp_version 2) shards a model too")
+        raise InputError(
+            f"{file}: distributed_type: DEEPSPEED is not offered, FSDP (fsdp_version 2) shards a model too"
+        )
     if (config.get("fsdp_config") or {}).get("fsdp_version", 2) not in (2, "2"):
         raise InputError(f"{file}: fsdp_config.fsdp_version: must be 2, got {config['fsdp_config']['fsdp_version']!r}")
 

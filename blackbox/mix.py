@@ -46,23 +46,17 @@ def read_dolly(path: Path) -> list[Row]:
     return rows
 
 
-def mix(
-    alpaca: list[Row], dolly: list[Row], seed: int, train_rows: int | None
-) -> tuple[list[Row], list[Row]]:
+def mix(alpaca: list[Row], dolly: list[Row], seed: int, train_rows: int | None) -> tuple[list[Row], list[Row]]:
     """Training and validation side, 70/30 each. With `train_rows` None nothing is repeated and the sides are as large
     as the shares allow."""
     draw = random.Random(seed)
-    (alpaca_train, alpaca_valid), (dolly_train, dolly_valid) = (
-        _split(rows, draw) for rows in (alpaca, dolly)
-    )
+    (alpaca_train, alpaca_valid), (dolly_train, dolly_valid) = (_split(rows, draw) for rows in (alpaca, dolly))
     if train_rows is None:
         train = _at_shares(alpaca_train, dolly_train)
     else:
         wanted = round(ALPACA_SHARE * train_rows)
         if wanted > len(alpaca_train):
-            raise InputError(
-                f"{train_rows} rows need {wanted} of Alpaca, its training side has {len(alpaca_train)}"
-            )
+            raise InputError(f"{train_rows} rows need {wanted} of Alpaca, its training side has {len(alpaca_train)}")
         train = alpaca_train[:wanted] + _filled(dolly_train, train_rows - wanted)
     valid = _at_shares(alpaca_valid, dolly_valid)
     draw.shuffle(train)
@@ -79,17 +73,11 @@ def distinct(rows: list[Row]) -> list[Row]:
 def main(arguments: list[str] | None = None) -> int:
     """`python -m blackbox.data mix`. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m blackbox.data", description=__doc__)
-    command = parser.add_subparsers(required=True, metavar="mix").add_parser(
-        "mix", help="build the Alpaca + Dolly mix"
-    )
+    command = parser.add_subparsers(required=True, metavar="mix").add_parser("mix", help="build the Alpaca + Dolly mix")
     command.add_argument("alpaca", type=Path, metavar="ALPACA_JSON")
     command.add_argument("dolly", type=Path, metavar="DOLLY_JSONL")
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="gets train.jsonl and valid.jsonl"
-    )
-    command.add_argument(
-        "--no-repeat", action="store_true", help="do not repeat Dolly's rows to fill the share"
-    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets train.jsonl and valid.jsonl")
+    command.add_argument("--no-repeat", action="store_true", help="do not repeat Dolly's rows to fill the share")
     command.add_argument("--rows", type=int, default=TRAIN_ROWS, help=f"training rows (default {TRAIN_ROWS})")
     command.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -123,9 +111,7 @@ def _build(alpaca_file: Path, dolly_file: Path, out: Path, seed: int, train_rows
         repeats = len(rows) - len(distinct(rows))
         with (out / f"{side}.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        print(
-            f"{side}: {len(rows)} rows, {len(rows) - count} Alpaca and {count} Dolly ({repeats} of them repeats)"
-        )
+        print(f"{side}: {len(rows)} rows, {len(rows) - count} Alpaca and {count} Dolly ({repeats} of them repeats)")
 
 
 def _read(path: Path) -> str:

@@ -26,7 +26,9 @@ def find_model(settings: ModelSettings, base: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise InputError(f"model.path: no config.json in {folder}: not a model in Hugging Face's format")
     if not any(folder.glob(WEIGHTS)):
-        raise InputError(f"model.path: no *.safetensors in {folder} (other weight formats can run code and are not read)")
+        raise InputError(
+            f"model.path: no *.safetensors in {folder} (other weight formats can run code and are not read)"
+        )
     return folder
 
 
@@ -97,7 +99,6 @@ def attach(model: "PreTrainedModel", training: Training) -> "PeftModel":
 def detach(model: "PeftModel") -> "PreTrainedModel":
     """Take the adapter off: the base model as it was."""
     base: PreTrainedModel = model.unload()
-    del base.peft_config  # PEFT leaves it behind and would warn of a second adapter
     return base
 
 

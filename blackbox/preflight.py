@@ -1,5 +1,6 @@
 """Before the first training: does everything fit together? Its verdict and the base score stand in preflight.json."""
 
+import argparse
 import fcntl
 import json
 import sys
@@ -7,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bbo import lifeline
+from bbo.errors import InputError, MachineError
 from bbo.executors import local
-from bbo.experiment import Experiment
+from bbo.experiment import Experiment, read_experiment
 from bbo.store import Store, write_json
 
-from blackbox.failure import raise_failure
+from blackbox.failure import failure_file, raise_failure, write_failure
 
 
 class Preflight:
@@ -63,9 +66,53 @@ class Preflight:
         for _, how in local.run([check], slots, lambda launch, pid: None, lambda: None):
             raise_failure(failure, log)
             if how.status != 0:
-                raise ChildProcessError(f"the preflight ended with status {how.status}, see {log}")
+                raise MachineError(f"the preflight ended with status {how.status}, see {log}")
         content = json.loads(report.read_text())
         self._update(lambda old: {"digest": self.digest, "report": content, "base": old.get("base")})
 
     def _update(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         write_json(self.file, change(self.read()))
+
+
+def main() -> int:
+    """Exit status 0 when all is well, 1 with one sentence per mistake."""
+    parser = argparse.ArgumentParser("python -m blackbox.preflight")
+    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--quick", action="store_true", help="check what needs no model in memory, in under a second")
+    what.add_argument("--plan", action="store_true", help="print launch line, memory and time; check nothing")
+    what.add_argument("--json", type=Path, metavar="FILE", help="write the report here instead of printing it")
+    options = parser.parse_args()
+    lifeline.watch()
+    try:
+        experiment = read_experiment(options.experiment)
+        try:
+            _report(experiment, options)
+        except InputError as error:
+            raise experiment.located(error) from None
+    except InputError as error:
+        print(error, file=sys.stderr)
+        if options.json:
+            write_failure(failure_file(options.json), error)
+        return 1
+    return 0
+
+
+def _report(experiment: Experiment, options: argparse.Namespace) -> None:
+    from blackbox import checks  # noqa: PLC0415 - which imports this module
+
+    if options.quick:
+        checks.quick(experiment)
+    elif options.plan:
+        print("\n".join(checks.plan(experiment)))
+    else:
+        checks.quick(experiment)
+        report = checks.full(experiment)
+        if options.json:
+            write_json(options.json, report)
+        else:
+            print("\n".join(checks.describe(report)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -83,9 +83,7 @@ def read_template(prompt: str, base: Path) -> Template:
         file = base / Path(prompt).expanduser()
         if "\n" in prompt or not file.is_file():
             names = ", ".join((*TEMPLATES, "chat"))
-            raise InputError(
-                f"data.prompt: must be {names}, a template with {{column}}, or its file, got {prompt!r}"
-            )
+            raise InputError(f"data.prompt: must be {names}, a template with {{column}}, or its file, got {prompt!r}")
         prompt = file.read_text(encoding="utf-8")
     return _split_at_response(prompt)
 
@@ -110,9 +108,7 @@ def render_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Text:
     prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template(messages, tokenize=False)
     if not whole.startswith(prompt):
-        raise InputError(
-            "data.prompt: this tokenizer's chat template changes the prompt once the answer is known"
-        )
+        raise InputError("data.prompt: this tokenizer's chat template changes the prompt once the answer is known")
     response = whole[len(prompt) :]
     end, found, _ = response.rpartition(tokenizer.eos_token)
     return prompt, end if found else response

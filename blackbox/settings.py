@@ -104,9 +104,7 @@ class Settings:
         unknown = sorted(set(hyperparameters) - set(Training.model_fields))
         if unknown:
             known = ", ".join(Training.model_fields)
-            raise InputError(
-                *(f"space.{name}: no such training setting, there are {known}" for name in unknown)
-            )
+            raise InputError(*(f"space.{name}: no such training setting, there are {known}" for name in unknown))
         try:
             return Training.model_validate({**self.training.model_dump(), **hyperparameters})
         except ValidationError as error:
@@ -116,9 +114,7 @@ class Settings:
 def _sentence(item: Any) -> str:
     place, message = item["loc"], item["msg"].removeprefix("Value error, ")
     got = f", got {item['input']!r}" if place else ""
-    return (
-        f"{'.'.join(('space', str(place[0]))) if place else 'space'}: {message[0].lower()}{message[1:]}{got}"
-    )
+    return f"{'.'.join(('space', str(place[0]))) if place else 'space'}: {message[0].lower()}{message[1:]}{got}"
 
 
 def read_settings(experiment: Experiment) -> Settings:

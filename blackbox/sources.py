@@ -36,14 +36,10 @@ def read_rows(source: Source, base: Path, place: str) -> list[dict[str, Any]]:
     file = source.file(base)
     try:
         if file is None:
-            rows = datasets.load_dataset(
-                source.path, source.name, split=source.split, revision=source.revision
-            )
+            rows = datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
         else:
             _check_text(file, source.file_type, place)
-            with (
-                tempfile.TemporaryDirectory() as cache
-            ):  # parsing is quicker than a cache that grows for ever
+            with tempfile.TemporaryDirectory() as cache:  # parsing is quicker than a cache that grows for ever
                 rows = datasets.load_dataset(
                     source.file_type,
                     data_files=escape(str(file)),
@@ -53,9 +49,7 @@ def read_rows(source: Source, base: Path, place: str) -> list[dict[str, Any]]:
                 )
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever pyarrow, pandas or the hub's client raise: the user's file or id is at fault
+    except Exception as error:  # whatever pyarrow, pandas or the hub's client raise: the user's file or id is at fault
         raise InputError(f"{place}: {_cause(source, file, error)}") from None
     if len(rows) == 0:
         raise InputError(f"{place}: no rows in {source.path} ({source.split})")

@@ -11,9 +11,9 @@ import random
 import socket
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
+import bbo
 from bbo.space import Point
 from bbo.store import Evaluation, Result
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,7 +89,7 @@ def evaluate(
         job=f"toy-{os.getpid()}",
         seed=training.seed,
         reason=None if ok else f"the loss became {losses[-1]} in epoch {len(losses)}",
-        versions={"bbo": version("bbo")},
+        versions={"bbo": bbo.__version__},
     )
     evaluation.record(result)
     return result

@@ -1,1 +1,1 @@
-"""The embedded default: a tiny LLaMA and its instruction data, both made by this project (`python -m blackbox.tiny`)."""
+"""The embedded default: a tiny LLaMA and its instruction data, both made here (`python -m blackbox.tiny`)."""

@@ -25,10 +25,12 @@ def build(
 ) -> None:
     """Write OUT/model, OUT/train.jsonl and OUT/valid.jsonl (about 10 minutes on 2 cores)."""
     # torch takes seconds to import: `--help` should not wait for it.
-    import torch
+    import torch  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
 
-    from blackbox.tiny.pretrain import build_tokenizer, new_model, pretrain, save
+    from blackbox.tiny.pretrain import build_tokenizer, new_model, pretrain, save  # noqa: PLC0415
 
+    logging.disable_progress_bar()
     # Sums depend on how they are split over threads: a fixed number gives the same weights on a machine of any size.
     torch.set_num_threads(2)
     out.mkdir(parents=True, exist_ok=True)

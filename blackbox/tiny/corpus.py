@@ -1,12 +1,14 @@
 """Pre-training text: short paragraphs of a grammar's English about the world of words.py.
 
 It holds the facts and the skills that the instruction data asks for (opposites, plurals, sums, lists, who did what
-where), told as prose. It never shows the Alpaca layout: that and the short answers are left for fine-tuning to learn.
+where), as prose and as drills of a school class, whose questions may be the same. It never shows the Alpaca layout: to
+answer in it, and to stop after the answer, is what fine-tuning has to bring about.
 """
 
 from collections.abc import Callable, Iterator
 from random import Random
 
+from blackbox.tiny.tasks import TASKS
 from blackbox.tiny.words import (
     COLOR_OF,
     COUNTRIES,
@@ -259,13 +261,39 @@ def lessons(rng: Random) -> str:
         f"The teacher describes a task to {pupil}.",
         f"The instruction was to write a sentence about the {noun}.",
         f"{pupil} completes the request and writes a response.",
-        f"The teacher answers appropriately and provides further context.",
+        "The teacher answers appropriately and provides further context.",
         f"Below the picture of the {noun} stood a word that was paired with the {place}.",
         f"The response to the request was an appropriate sentence: the {noun} is in the {place}.",
-        f"An input goes in, an output comes out; the following task describes that.",
-        f"Rewrite the sentence, name the word, give the answer, sort the list, change it, find it, pick one.",
+        "An input goes in, an output comes out; the following task describes that.",
+        "Rewrite the sentence, name the word, give the answer, sort the list, change it, find it, pick one.",
     ]
     return " ".join(rng.sample(said, rng.randint(2, 3)))
+
+
+# Layouts of a drill: what stands before the task, between task and question, before and after the answer.
+LAYOUTS = [
+    ('The teacher said: "', " ", '" And {pupil} answered: "', '"'),
+    ("Question: ", " ", "\nAnswer: ", ""),
+    ("", "\n", "\n", ""),
+    ("", " ", " -> ", ""),
+    ("Task: ", " Given: ", " Result: ", ""),
+    ("* ", "\n* ", "\n* {pupil}: ", ""),
+    ("{pupil} had a task. ", " The text was:\n", "\n\n{pupil} wrote:\n", ""),
+    ("Exercise\n\n", "\n\n", "\n\nSolution of {pupil}\n\n", ""),
+]
+
+
+def drill(rng: Random) -> str:
+    """Questions and answers of one task, all in one layout."""
+    task, names = rng.choice(list(TASKS.items()))
+    start, link, then, end = (part.replace("{pupil}", rng.choice(PEOPLE)) for part in rng.choice(LAYOUTS))
+    said = []
+    for _ in range(rng.randint(1, 3)):
+        name = rng.choice(names)
+        question, answer = task(rng)
+        asked = name.replace("{}", question) if "{}" in name else name + link + question
+        said.append(start + asked + then + answer + end)
+    return "\n".join(said)
 
 
 PARAGRAPHS: dict[Callable[[Random], str], int] = {
@@ -283,6 +311,7 @@ PARAGRAPHS: dict[Callable[[Random], str], int] = {
     questions: 5,
     notes: 2,
     lessons: 1,
+    drill: 40,
 }
 
 

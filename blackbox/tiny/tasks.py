@@ -136,7 +136,10 @@ def find(rng: Random) -> tuple[str, str]:
 
 def thanks(rng: Random) -> tuple[str, str]:
     (one, two), size, thing = rng.sample(PEOPLE, 2), rng.choice(SIZES), rng.choice(THINGS)
-    return (f"from {two} to {one}, {size} {thing}", f"Dear {one}, thank you for the {size} {thing}. Yours, {two}")
+    return (
+        f"from {two} to {one}, {size} {thing}",
+        f"Dear {one}, thank you for the {size} {thing}. Yours, {two}",
+    )
 
 
 def sentence(rng: Random) -> tuple[str, str]:

@@ -5,7 +5,9 @@ PEOPLE = (
 ).split()
 
 KINDS: dict[str, list[str]] = {
-    "animal": "dog cat horse cow sheep goat lion tiger bear wolf fox rabbit mouse frog duck goose hen owl eagle".split(),
+    "animal": (
+        "dog cat horse cow sheep goat lion tiger bear wolf fox rabbit mouse frog duck goose hen owl eagle"
+    ).split(),
     "fruit": "apple pear plum cherry grape lemon orange peach banana melon mango fig".split(),
     "flower": "rose tulip lily daisy violet poppy orchid iris".split(),
     "tool": "hammer saw drill spade rake axe knife wrench chisel ladder".split(),

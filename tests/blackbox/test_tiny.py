@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from typer.testing import CliRunner
 
 from blackbox.tiny.__main__ import app
@@ -19,15 +20,13 @@ def read(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def load(folder: Path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
     return model, AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def shipped():
+def shipped() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return load(TINY / "model")
 
 

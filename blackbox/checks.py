@@ -1,0 +1,193 @@
+"""What a preflight looks at: `quick` without torch, `full` with the model in memory."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bbo.errors import InputError
+from bbo.executors.slots import slots_of
+from bbo.experiment import Experiment
+from bbo.points import format_point
+from bbo.store import Store
+
+from blackbox.block import Blackbox
+from blackbox.launch import launch_command
+from blackbox.settings import Settings, Source, Training
+
+ROWS = 64
+"""Rows that are tokenized and looked at."""
+
+
+def quick(experiment: Experiment) -> None:
+    """Everything that can be said without loading anything. Raises InputError with all that is wrong."""
+    blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
+    if blackbox.settings is not None:
+        settings = blackbox.settings
+        problems = [*_missing_files(experiment, settings), *_bad_corners(experiment, settings, blackbox.processes)]
+        if problems:
+            raise InputError(*problems)
+        launch_command(Path("job.json"), blackbox.processes, len(blackbox.slots[0]), experiment.accelerate)
+
+
+def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
+    model = Path(settings.model.resolved(settings.base))
+    problems = []
+    if model.is_absolute() and not (model / "config.json").is_file():
+        what = "no config.json in this model folder" if model.is_dir() else "no such model folder"
+        problems.append(str(experiment.error("model.path", f"{what}: {model}")))
+    for name in ("train", "valid"):
+        source = getattr(settings.data, name)
+        file = source.file(settings.base) if isinstance(source, Source) else None
+        if file is not None and not file.is_file():
+            problems.append(str(experiment.error(f"data.{name}", f"no such file: {file}")))
+    return problems
+
+
+def _bad_corners(experiment: Experiment, settings: Settings, processes: int) -> list[str]:
+    """Each variable at its lowest and highest: what no training accepts should not be found after a day."""
+    space, problems = experiment.space, dict[str, None]()
+    corners = {end: tuple(space.variables[name].bounds[end] for name in space.free) for end in (0, 1)}
+    for low in (0, 1):
+        for i, name in enumerate(space.free):
+            point = tuple(corners[low if j == i else 1 - low][j] for j in range(len(space.free)))
+            try:
+                settings.training_for(space.decode(point)).batch(processes)
+            except InputError as error:
+                problems |= dict.fromkeys(str(experiment.locate(message)) for message in error.messages)
+            except ValueError as error:
+                problems[str(experiment.error(f"space.{name}", f"{format_point(point)}: {error}"))] = None
+    return list(problems)
+
+
+def plan(experiment: Experiment) -> list[str]:
+    """Lines for `--dry-run`: the launch line, memory and time as far as they are known without running anything."""
+    if experiment.model == "toy":
+        return ["launch: none, the toy is computed by the blackbox itself"]
+    settings = Blackbox(experiment, Store(Path("unused")), Path("unused")).settings
+    assert settings is not None
+    gpus = experiment.resources.gpus_per_job
+    size = len(slots_of(None)[0]) if gpus is None else gpus
+    processes = experiment.resources.processes_per_job or max(1, size)
+    command, _ = launch_command(Path("JOB.json"), processes, size, experiment.accelerate)
+    memory = estimate(settings, settings.training_for(experiment.space.decode(_middle(experiment))))
+    return [
+        f"launch: {' '.join(['accelerate launch', *command[3:]])}",
+        "memory: " + (f"about {memory:.3g} GiB per process" if memory else "unknown until the model is on this machine"),
+        f"time: {_time(experiment)}",
+    ]
+
+
+def _time(experiment: Experiment) -> str:
+    from bbo.run import find_run  # noqa: PLC0415
+
+    done = [r.seconds for e in Store(find_run(experiment.name).evals) if (r := e.result()) and r.status == "ok"]
+    if not done:
+        return "unknown before the first evaluation"
+    return f"about {sum(done) / len(done):.3g} s per evaluation (mean of the {len(done)} in {find_run(experiment.name).evals})"
+
+
+def estimate(settings: Settings, training: Training) -> float | None:
+    """GiB that one process needs to train one point, from the model's config.json; None where there is none.
+
+    Weights; adapters with gradient and two moments in float32; activations at 34 bytes x tokens x width per layer for
+    16-bit numbers (Korthikanti et al. 2022, eq. 2, without the attention matrix) and the logits twice in float32.
+    """
+    import json  # noqa: PLC0415
+
+    file = Path(settings.model.resolved(settings.base)) / "config.json"
+    if not file.is_file():
+        return None
+    config = json.loads(file.read_text())
+    width, layers, vocabulary = config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]
+    inner = config.get("intermediate_size", 4 * width)
+    bytes_each = 4 if settings.model.dtype == "float32" else 2
+    weights = (layers * (4 * width**2 + 3 * width * inner) + 2 * vocabulary * width) * bytes_each
+    adapters = layers * 4 * 2 * width * training.lora_rank * 16
+    tokens = training.batch(1).micro * settings.data.max_length
+    activations = tokens * (17 * bytes_each * width * (1 if training.gradient_checkpointing else layers))
+    return float(weights + adapters + activations + tokens * vocabulary * 8) / 2**30
+
+
+def full(experiment: Experiment) -> dict[str, Any]:
+    """Load model and data for real. Returns the report; raises InputError with what is wrong."""
+    import torch  # noqa: PLC0415
+
+    from blackbox.data import find_leak, read_texts, tokenize  # noqa: PLC0415
+    from blackbox.model import find_model, load_model, load_tokenizer  # noqa: PLC0415
+
+    blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
+    settings = blackbox.settings
+    if settings is None:
+        return {"model": "toy"}
+    folder = find_model(settings.model, settings.base)
+    tokenizer = load_tokenizer(folder)
+    texts = read_texts(settings.data, settings.base, tokenizer)
+    leak = find_leak(texts)
+    if leak.shared and not settings.data.allow_leak:
+        raise InputError(
+            f"data.valid: {len(leak.shared)} of {len(texts.valid)} validation rows are training rows too (row "
+            f"{', '.join(map(str, leak.shared[:5]))}{' ...' if len(leak.shared) > 5 else ''}): the loss would flatter; "
+            "remove them, or set data.allow_leak: true"
+        )
+    examples = tokenize(texts.train[:ROWS], tokenizer, settings.data.max_length, "data.train")
+    lengths = [len(example.tokens) for example in examples]
+    device = "cuda" if torch.cuda.is_available() and blackbox.slots[0] else "cpu"
+    model = load_model(folder, settings.model).to(device)
+    training = settings.training_for(experiment.space.decode(_middle(experiment)))
+    memory = estimate(settings, training)
+    _check_identity(model, training, examples[:4])
+    return {
+        "model": str(folder),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "train_rows": len(texts.train),
+        "valid_rows": len(texts.valid),
+        "dropped_rows": texts.dropped,
+        "rows_on_both_sides": len(leak.shared),
+        "repeats": {"train": leak.repeats_train, "valid": leak.repeats_valid},
+        "tokens_per_row": {"mean": sum(lengths) / len(lengths), "max": max(lengths), "rows_looked_at": len(lengths)},
+        "rows_cut_at_max_length": sum(length == settings.data.max_length for length in lengths),
+        "memory_gib": memory,
+        "memory_there_gib": _memory_there(device),
+        "fresh_adapter_changes_nothing": True,
+    }
+
+
+def _check_identity(model: Any, training: Training, examples: Any) -> None:
+    """A fresh adapter must leave the logits of one batch equal to the bit, or base scores mean nothing."""
+    import torch  # noqa: PLC0415
+
+    from blackbox.data import collate  # noqa: PLC0415
+    from blackbox.model import attach  # noqa: PLC0415
+
+    ids, _ = collate(examples, range(len(examples)))
+    ids = ids.to(model.device)
+    with torch.no_grad():
+        before = model(ids).logits
+        adapted = attach(model, training).eval()
+        after = adapted(ids).logits
+    if not torch.equal(before, after):
+        difference = (before - after).abs().max().item()
+        raise InputError(f"model.path: a fresh adapter changes the logits by {difference:g}; it must change nothing")
+
+
+def _middle(experiment: Experiment) -> tuple[float, ...]:
+    point = []
+    for name in experiment.space.free:
+        variable = experiment.space.variables[name]
+        centre = (variable.lower + variable.upper) / 2
+        point.append(math.floor(centre) if variable.whole else centre)
+    return tuple(point)
+
+
+def _memory_there(device: str) -> float:
+    import psutil  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    size = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().available
+    return float(size) / 2**30
+
+
+def describe(report: Mapping[str, Any]) -> list[str]:
+    """The report as lines for people."""
+    return [f"{name.replace('_', ' '):<30} {value}" for name, value in report.items()]

@@ -1,0 +1,166 @@
+"""`python -m blackbox.eval x.txt`: one point, for people. The debugging command is the production command."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from bbo.errors import InputError, MachineError
+from bbo.experiment import Experiment, read_experiment
+from bbo.points import format_answer, format_point, read_points, read_text
+from bbo.run import find_run
+from bbo.space import Space
+from bbo.store import Evaluation, Result, Store
+
+from blackbox.block import Blackbox, Source
+from blackbox.jobs import Candidate
+
+QUICKSTART = Path(__file__).parent.parent / "params" / "quickstart.yaml"
+
+EPILOG = """x.txt holds either one row of coordinates, as NOMAD writes them, or true values:
+  2 16 1 -3.5                    lora_rank: 8
+                                 lora_alpha: 16
+                                 ...
+examples:
+  python -m blackbox.eval x.txt -e params/bbo3.yaml
+  python -m blackbox.eval runs/quickstart/evals/3f2a91c07b5d4e68/point.txt --again"""
+
+
+def main() -> int:
+    """Exit status 0 with a good evaluation, 1 for bad input, 3 when the evaluation failed or could not be made."""
+    parser = argparse.ArgumentParser(
+        "python -m blackbox.eval", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("point", metavar="x.txt", type=Path, help="one point")
+    parser.add_argument("-e", "--experiment", type=Path, help="params/NAME.yaml (default: experiment.yaml beside x.txt)")
+    parser.add_argument("--again", action="store_true", help="train it although the store knows the result")
+    options = parser.parse_args()
+    try:
+        return _evaluate(options.point, options.experiment, options.again)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (MachineError, OSError) as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 3
+
+
+def _evaluate(point_file: Path, experiment_file: Path | None, again: bool) -> int:
+    beside = point_file.parent / "experiment.yaml"
+    text = read_text(point_file)  # before all else: a missing point file should not be called a bad experiment
+    experiment = read_experiment(experiment_file or (beside if beside.is_file() else QUICKSTART))
+    stored = experiment_file is None and beside.is_file()
+    root = point_file.absolute().parent.parent if stored else find_run(experiment.name).evals
+    point, hyperparameters = _read(text, point_file, experiment.space)
+    store = Store(root)
+    blackbox = Blackbox(experiment, store, root.parent / "preflight.json")
+    candidate = blackbox.candidate(hyperparameters, point)
+    print(f"point            {format_point(point)}")
+    for name, value in hyperparameters.items():
+        print(f"  {name:<22} {value}")
+    print(f"evaluation       {store.evaluation(candidate.key).folder}", flush=True)
+    before = store.evaluation(candidate.key).result() if again else None
+    where = Store(root / ".again") if before else store
+    told: list[tuple[Result, Source]] = []
+    with _progress(where.evaluation(candidate.key)):
+        Blackbox(experiment, where, blackbox.preflight_file).evaluate(
+            [candidate], lambda _, result, source: told.append((result, source))
+        )
+    if before:
+        _replace(store.evaluation(candidate.key).folder, where.evaluation(candidate.key).folder)
+    return _show(experiment, store.evaluation(candidate.key), *told[0], before)
+
+
+def _read(text: str, file: Path, space: Space) -> tuple[tuple[float, ...], dict[str, object]]:
+    """The point both ways, whichever way it was written. Raises InputError."""
+    try:
+        if ":" not in text:
+            points = read_points(file, len(space.free))
+            if len(points) > 1:
+                raise InputError(f"{file}:2: {len(points)} points, this command evaluates one")
+            return points[0], dict(space.decode(points[0]))
+        named = yaml.safe_load(text)
+        if not isinstance(named, dict):
+            raise InputError(f"{file}: neither a row of coordinates nor `name: value` lines")
+        named = {name: float(v) if isinstance(v, str) and _is_float(v) else v for name, v in named.items()}
+        point = space.encode(named)
+        # The values as written, not their way there and back: an exponent need not give exactly 3e-4.
+        return point, {**space.decode(point), **named}
+    except yaml.YAMLError:
+        raise InputError(f"{file}: neither a row of coordinates nor `name: value` lines") from None
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _is_float(text: str) -> bool:
+    """Whether YAML 1.1 took a number such as 3e-4 for text."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def _progress(evaluation: Evaluation) -> Iterator[None]:
+    """Print what the trainer notes while it trains."""
+    over = threading.Event()
+
+    def follow() -> None:
+        shown = 0
+        while not over.wait(0.2):
+            try:
+                lines = evaluation.progress_file.read_text().splitlines()
+            except OSError:
+                continue
+            shown = min(shown, len(lines))  # a fresh attempt begins a fresh file
+            for line in lines[shown:]:
+                entry = json.loads(line)
+                print("  " + "  ".join(f"{name} {value:.6g}" for name, value in entry.items()), flush=True)
+            shown = len(lines)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        time.sleep(0.3 if evaluation.progress_file.is_file() else 0)
+        over.set()
+        thread.join()
+
+
+def _replace(old: Path, new: Path) -> None:
+    """Put the fresh evaluation in the old one's place; at every moment one of the two is whole on disk."""
+    aside = old.with_name(f".{old.name}.before-{os.getpid()}")
+    os.rename(old, aside)
+    os.rename(new, old)
+    shutil.rmtree(aside)
+    shutil.rmtree(new.parent, ignore_errors=True)
+
+
+def _show(experiment: Experiment, evaluation: Evaluation, result: Result, source: Source, before: Result | None) -> int:
+    if evaluation.applied_file.is_file():
+        print("applied, as read back from the live model, optimizer and schedule")
+        for name, value in json.loads(evaluation.applied_file.read_text()).items():
+            print(f"  {name:<22} {value}")
+    print("from the store" if source == "store" else f"{source} in {result.seconds:.1f} s")
+    for name, metric in result.metrics.items():
+        was = f"   (before: {before.metrics[name]:.8g})" if before and name in before.metrics else ""
+        print(f"  {name:<22} {metric:.8g}{was}")
+    if result.status == "failed":
+        print(f"failed: {result.reason}")
+    good = result.status == "ok"
+    values = [output.value(result.metrics) if good else output.failed for output in experiment.outputs]
+    print(f"NOMAD would read {format_answer(values, len(values))}")
+    return 0 if good else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What all points of a job share: the frozen base model, the data as tokens, and Accelerate."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from bbo.errors import InputError
+from bbo.experiment import read_experiment
+from blackbox.data import Data, load_data
+from blackbox.launch import refuse_own_optimizer
+from blackbox.model import find_model, load_model, load_tokenizer
+from blackbox.settings import Training, read_settings
+
+
+@dataclass
+class Setup:
+    """What all points of a job share."""
+
+    accelerator: Accelerator
+    base: Any
+    data: Data
+    time_limit: float | None
+
+    @property
+    def sharded(self) -> bool:
+        return bool(self.accelerator.distributed_type == DistributedType.FSDP)
+
+
+def load(job: Mapping[str, Any]) -> tuple[Setup, list[Training]]:
+    """Base model and data, and each point's settings. Raises InputError."""
+    experiment = read_experiment(Path(job["experiment"]))
+    settings = read_settings(experiment)
+    trainings = [settings.training_for(item["hyperparameters"]) for item in job["evaluations"]]
+    accelerator = start_accelerator()
+    assert accelerator.num_processes == 1 or len(trainings) == 1, "a job of several processes holds one point"
+    for training in trainings:
+        training.batch(accelerator.num_processes)
+    with accelerator.main_process_first():  # so that one process downloads
+        folder = find_model(settings.model, settings.base)
+    data = load_data(settings.data, settings.base, load_tokenizer(folder))
+    setup = Setup(accelerator, load_model(folder, settings.model), data, experiment.resources.time_limit)
+    if not setup.sharded:  # else each process gets its part only
+        setup.base = setup.base.to(accelerator.device)
+    return setup, trainings
+
+
+def start_accelerator() -> Accelerator:
+    """Accelerate as the launcher's environment configures it. Raises InputError for what would overrule a point."""
+    accelerator = Accelerator()
+    state = accelerator.state
+    if state.deepspeed_plugin is not None:
+        refuse_own_optimizer(state.deepspeed_plugin.deepspeed_config, "DeepSpeed's configuration")
+        raise InputError("accelerate: distributed_type DEEPSPEED is not offered, FSDP (fsdp_version 2) shards too")
+    wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if wanted and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # Accelerate turns FSDP on for GPUs alone, though all that it calls works on CPUs, where we test it.
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        state.distributed_type = DistributedType.FSDP
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise InputError("accelerate: fsdp_config.fsdp_version must be 2")
+    return accelerator
