@@ -99,18 +99,20 @@ def _say_help(keyword: str) -> None:
 
 def _nomad(options: argparse.Namespace, errors: Console) -> int:
     problem = read_problem(options.file)
+    for warning in problem.warnings:
+        errors.print(f"warning: {warning}")
     yaml = experiment_file(problem)
     if yaml is None:
         return _foreign(problem)
     experiment = read_experiment(yaml)
     if wrong := disagreements(problem, experiment):
         raise InputError(*wrong)
-    _ask_blackbox(yaml, "--quick")
     if options.dry_run:
         for point in problem.x0:
             print(f"X0: {describe(experiment.space.decode(point))}", flush=True)
         _ask_blackbox(yaml, "--plan")
         return 0
+    _ask_blackbox(yaml, "--quick")
     if options.max_gpu_hours is not None and experiment.resources.gpus_per_job == 0:
         raise InputError("--max-gpu-hours: resources.gpus_per_job is 0, this run uses no GPU (use --max-hours)")
     run_ = find_run(options.run or options.file.stem)

@@ -207,7 +207,7 @@ def _read_cursor(path: Path, session: Session) -> int:
 
 def _fields(entry: Ask | Answer) -> dict[str, Any]:
     """The JSON of a line; Inf as a word, since JSON has no number for it."""
-    fields = {name: value for name, value in vars(entry).items() if name != "number" and value not in (None, False)}
+    fields = {n: value for n, value in vars(entry).items() if n != "number" and value is not None and value is not False}
     if "values" in fields:
         fields["values"] = [value if math.isfinite(value) else "Inf" for value in fields["values"]]
     return fields

@@ -36,9 +36,12 @@ def main() -> int:
     try:
         experiment = read_experiment(experiment_file)
         points = read_points(point_file, len(experiment.space.free))
-        if folder is None:
-            return _native(experiment, points, wire)
-        return _driven(Run(Path(folder)), experiment, points, wire)
+        try:
+            if folder is None:
+                return _native(experiment, points, wire)
+            return _driven(Run(Path(folder)), experiment, points, wire)
+        except InputError as error:
+            raise experiment.located(error) from None
     except InputError as error:
         return _give_up(folder, Stop("input", str(error)))
     except (MachineError, OSError) as error:

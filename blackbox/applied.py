@@ -5,8 +5,11 @@ Every field of Training has an entry on both sides (a test walks over the fields
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from peft.tuners.lora import LoraLayer
+from torch.nn import Linear
 
 from blackbox.hyperparameters import Training
 
@@ -35,10 +38,9 @@ class Counts:
     micro: int = 0
     """Most sequences in one pass."""
     passes: int = 0
-    """Passes of the first optimizer step, on this process."""
+    """Passes of the first optimizer step, on each process."""
     eval_rows: int = 0
     """Most sequences in one pass of a validation."""
-    warnings: list[str] = field(default_factory=list)
 
 
 def expected(training: Training, rows: int, valid_rows: int, processes: int) -> dict[str, Any]:
@@ -60,9 +62,7 @@ def expected(training: Training, rows: int, valid_rows: int, processes: int) -> 
 
 def read_adapter(model: Any, training: Training) -> dict[str, Any]:
     """What every LoRA layer of the live model has; a list where the layers differ."""
-    from peft.tuners.lora import LoraLayer
-
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    layers: dict[str, Any] = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     active = [(layer, layer.active_adapters[0]) for layer in layers.values()]
     rank = _one(layer.lora_A[name].weight.shape[0] for layer, name in active)
     alpha = _one(float(layer.lora_alpha[name]) for layer, name in active)
@@ -138,8 +138,6 @@ def _rank_stabilized(model: Any, rank: Any, alpha: Any, scaling: Any) -> Any:
 
 def _targets(model: Any, layers: list[str], training: Training) -> Any:
     """The proposal, if the live LoRA layers are exactly the modules it means; else the suffixes that have one."""
-    from torch.nn import Linear
-
     proposed = training.target_modules
     suffixes = sorted({name.rpartition(".")[2] for name in layers})
     if proposed is None:

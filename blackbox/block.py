@@ -7,19 +7,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from bbo.errors import InputError
 from bbo.executors.slots import slots_of
 from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.space import Point
 from bbo.store import Result, Store, key_of
-from pydantic import ValidationError
 
 from blackbox import toy
 from blackbox.jobs import Candidate, Jobs
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key
-from blackbox.settings import Settings, read_settings
+from blackbox.settings import Settings, Training, read_settings
 
 Source = Literal["trained", "store", "failed"]
 Told = Callable[[Candidate, Result, Source], None]
@@ -33,11 +31,9 @@ class Blackbox:
         self.experiment = experiment
         self.store = store
         self.preflight_file = preflight_file
-        self.toy = experiment.section("training", toy.ToyTraining) if experiment.model == "toy" else None
-        self.settings: Settings | None = None if self.toy else read_settings(experiment)
-        unknown = [output.metric for output in experiment.outputs if output.metric not in METRICS]
-        if unknown:
-            raise experiment.error("outputs", f"no such metric: {', '.join(unknown)} (there are: {', '.join(METRICS)})")
+        self.settings: Settings | None = None if experiment.model == "toy" else read_settings(experiment)
+        """None for the toy."""
+        check_outputs(experiment)
 
     @cached_property
     def slots(self) -> list[tuple[str, ...]]:
@@ -52,14 +48,20 @@ class Blackbox:
     def _fingerprints(self) -> Fingerprints:
         return Fingerprints(self.store)
 
+    def training(self, hyperparameters: Mapping[str, Any]) -> Training | toy.ToyTraining:
+        """The training section with these values in it. Raises InputError for a name or a value it does not take."""
+        if self.settings is not None:
+            return self.settings.training_for(hyperparameters)
+        return toy.training_for(self.experiment, hyperparameters)
+
     def candidate(self, hyperparameters: Mapping[str, Any], point: Point | None) -> Candidate:
         """The evaluation of these hyperparameters. Raises InputError where they make no valid training."""
-        if self.settings is None:
-            training = self._toy_training(hyperparameters)
+        training = self.training(hyperparameters)
+        if isinstance(training, toy.ToyTraining):
             key = key_of({"recipe": RECIPE, "model": "toy", "training": training.determinants()})
         else:
-            real = self.settings.training_for(hyperparameters)
-            key = evaluation_key(self.settings, real, self.processes, self._fingerprints)
+            assert self.settings is not None
+            key = evaluation_key(self.settings, training, self.processes, self._fingerprints)
         return Candidate(key, hyperparameters, point)
 
     def evaluate(self, candidates: Sequence[Candidate], told: Told) -> None:
@@ -112,18 +114,17 @@ class Blackbox:
             Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight()).run(candidates, finished)
             return
         for c in candidates:
-            evaluation, training = self.store.evaluation(c.key), self._toy_training(c.hyperparameters)
-            toy.evaluate(evaluation, training, c.hyperparameters, c.point, self.experiment.name)
+            training = toy.training_for(self.experiment, c.hyperparameters)
+            toy.evaluate(self.store.evaluation(c.key), training, c.hyperparameters, c.point, self.experiment.name)
             finished()
 
-    def _toy_training(self, hyperparameters: Mapping[str, Any]) -> toy.ToyTraining:
-        assert self.toy is not None
-        try:
-            return toy.ToyTraining.model_validate({**self.toy.model_dump(), **hyperparameters})
-        except ValidationError as error:
-            raise InputError(
-                *(f"space.{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-            ) from None
+
+def check_outputs(experiment: Experiment) -> None:
+    """Raise InputError for outputs that no evaluation measures."""
+    unknown = [output.metric for output in experiment.outputs if output.metric not in METRICS]
+    if unknown:
+        sentence = f"{', '.join(unknown)} cannot be measured: benchmark scores do not exist yet, there are "
+        raise experiment.error("outputs", sentence + ", ".join(METRICS))
 
 
 METRICS = ("eval_loss", "train_loss", "eval_runtime", "train_runtime", "trainable_parameters", "peak_gib")

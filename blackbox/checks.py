@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bbo.errors import InputError
-from bbo.executors.slots import slots_of
+from bbo.errors import InputError, MachineError
+from bbo.executors.slots import visible_gpus
 from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.store import Store
 
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
-from blackbox.settings import Settings, Source, Training
+from blackbox.settings import Settings, Source, Training, read_settings
 
 ROWS = 64
 """Rows that are tokenized and looked at."""
@@ -22,12 +22,12 @@ ROWS = 64
 def quick(experiment: Experiment) -> None:
     """Everything that can be said without loading anything. Raises InputError with all that is wrong."""
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
+    problems = _bad_corners(experiment, blackbox)
     if blackbox.settings is not None:
-        settings = blackbox.settings
-        problems = [*_missing_files(experiment, settings), *_bad_corners(experiment, settings, blackbox.processes)]
-        if problems:
-            raise InputError(*problems)
+        problems += _missing_files(experiment, blackbox.settings)
         launch_command(Path("job.json"), blackbox.processes, len(blackbox.slots[0]), experiment.accelerate)
+    if problems:
+        raise InputError(*problems)
 
 
 def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
@@ -44,7 +44,7 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
     return problems
 
 
-def _bad_corners(experiment: Experiment, settings: Settings, processes: int) -> list[str]:
+def _bad_corners(experiment: Experiment, blackbox: Blackbox) -> list[str]:
     """Each variable at its lowest and highest: what no training accepts should not be found after a day."""
     space, problems = experiment.space, dict[str, None]()
     corners = {end: tuple(space.variables[name].bounds[end] for name in space.free) for end in (0, 1)}
@@ -52,7 +52,9 @@ def _bad_corners(experiment: Experiment, settings: Settings, processes: int) -> 
         for i, name in enumerate(space.free):
             point = tuple(corners[low if j == i else 1 - low][j] for j in range(len(space.free)))
             try:
-                settings.training_for(space.decode(point)).batch(processes)
+                training = blackbox.training(space.decode(point))
+                if isinstance(training, Training):
+                    training.batch(blackbox.processes)
             except InputError as error:
                 problems |= dict.fromkeys(str(experiment.locate(message)) for message in error.messages)
             except ValueError as error:
@@ -61,21 +63,28 @@ def _bad_corners(experiment: Experiment, settings: Settings, processes: int) -> 
 
 
 def plan(experiment: Experiment) -> list[str]:
-    """Lines for `--dry-run`: the launch line, memory and time as far as they are known without running anything."""
-    if experiment.model == "toy":
-        return ["launch: none, the toy is computed by the blackbox itself"]
-    settings = Blackbox(experiment, Store(Path("unused")), Path("unused")).settings
-    assert settings is not None
-    gpus = experiment.resources.gpus_per_job
-    size = len(slots_of(None)[0]) if gpus is None else gpus
-    processes = experiment.resources.processes_per_job or max(1, size)
-    command, _ = launch_command(Path("JOB.json"), processes, size, experiment.accelerate)
-    memory = estimate(settings, settings.training_for(experiment.space.decode(_middle(experiment))))
-    return [
-        f"launch: {' '.join(['accelerate launch', *command[3:]])}",
-        "memory: " + (f"about {memory:.3g} GiB per process" if memory else "unknown until the model is on this machine"),
-        f"time: {_time(experiment)}",
-    ]
+    """Lines for `--dry-run`: launch line, memory and time as far as they are known, and what a run would still lack.
+
+    Raises InputError for what is wrong with the sections themselves.
+    """
+    lines = ["launch: none, the toy is computed by the blackbox itself"]
+    if experiment.model != "toy":
+        settings = read_settings(experiment)
+        resources = experiment.resources
+        gpus = min(1, len(visible_gpus())) if resources.gpus_per_job is None else resources.gpus_per_job
+        processes = resources.processes_per_job or max(1, gpus)
+        command, _ = launch_command(Path("JOB.json"), processes, gpus, experiment.accelerate)
+        memory = estimate(settings, settings.training_for(experiment.space.decode(_middle(experiment))))
+        known = f"about {memory:.2g} GiB per process" if memory else "unknown until the model is on this machine"
+        lines = [f"launch: {' '.join(['accelerate launch', *command[3:]])}", f"memory: {known}"]
+    lines.append(f"time: {_time(experiment)}")
+    try:
+        quick(experiment)
+    except InputError as error:
+        lines += [f"not ready: {message}" for message in error.messages]
+    except MachineError as error:
+        lines.append(f"not ready: {error}")
+    return lines
 
 
 def _time(experiment: Experiment) -> str:

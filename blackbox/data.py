@@ -3,22 +3,19 @@
 `python -m blackbox.data mix ALPACA_JSON DOLLY_JSONL --out DIR` builds the Alpaca + Dolly mix (see mix.py).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from bbo.errors import InputError
 from blackbox.prompts import Row, Template, Text, chat_messages, read_template, render_chat
 from blackbox.settings import DataSettings, Source
 from blackbox.sources import numbers, read_rows
-
-if TYPE_CHECKING:
-    import torch
 
 IGNORED = -100
 """The label that takes no part in the loss."""
@@ -109,9 +106,10 @@ def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str)
     responses = tokenizer([response for _, response in texts], add_special_tokens=False)["input_ids"]
     examples = []
     for prompt, response in zip(prompts, responses, strict=True):
-        if prompt and prompt[-1] == eos:  # some tokenizers end every text with EOS
-            prompt = prompt[:-1]
-        examples.append(Example(tuple([*prompt, *response, eos][:max_length]), min(len(prompt), max_length)))
+        first = int(prompt[:2] == [tokenizer.bos_token_id] * 2)  # a chat template wrote <s>, the tokenizer added another
+        last = len(prompt) - (prompt[-1:] == [eos])  # some tokenizers end every text with EOS
+        tokens = (*prompt[first:last], *response, eos)
+        examples.append(Example(tokens[:max_length], min(last - first, max_length)))
     empty = [number for number, example in enumerate(examples, 1) if not example.labels]
     if len(empty) > MOST_DROPPED * len(examples):
         raise InputError(
@@ -130,8 +128,6 @@ def epoch_steps(examples: Sequence[Example], size: int, seed: int, epoch: int) -
 
     The order depends on seed and epoch alone, and a step holds the same rows however it is cut up.
     """
-    import torch
-
     generator = torch.Generator().manual_seed((seed + 1_000_003 * epoch) % 2**63)
     order = torch.randperm(len(examples), generator=generator).tolist()
     steps = (order[first : first + size] for first in range(0, len(order), size))
@@ -155,8 +151,6 @@ def collate(examples: Sequence[Example], rows: Sequence[int]) -> tuple[torch.Ten
 
     No attention mask: under causal attention no real token sees the padding, and padding has no label.
     """
-    import torch
-
     length = max((len(examples[row].tokens) for row in rows), default=2)
     ids = torch.zeros((max(len(rows), 1), length), dtype=torch.long)
     labels = torch.full_like(ids, IGNORED)

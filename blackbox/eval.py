@@ -56,7 +56,14 @@ def _evaluate(point_file: Path, experiment_file: Path | None, again: bool) -> in
     beside = point_file.parent / "experiment.yaml"
     text = read_text(point_file)  # before all else: a missing point file should not be called a bad experiment
     experiment = read_experiment(experiment_file or (beside if beside.is_file() else QUICKSTART))
-    stored = experiment_file is None and beside.is_file()
+    try:
+        return _evaluate_with(experiment, text, point_file, beside.is_file() and experiment_file is None, again)
+    except InputError as error:
+        raise experiment.located(error) from None
+
+
+def _evaluate_with(experiment: Experiment, text: str, point_file: Path, stored: bool, again: bool) -> int:
+    """`stored`: the point file stands in an evaluation's folder, whose store is meant."""
     root = point_file.absolute().parent.parent if stored else find_run(experiment.name).evals
     point, hyperparameters = _read(text, point_file, experiment.space)
     store = Store(root)

@@ -22,8 +22,6 @@ def launch_command(
     InputError where it asks for what the trainer cannot honour.
     """
     environment = {"PYTHONPATH": _python_path(), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    # The launcher's module instead of its script: the same program, from this very interpreter.
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
     if accelerate_config is not None:
         check_accelerate_config(accelerate_config)
         options = ["--config_file", str(accelerate_config)]
@@ -31,14 +29,17 @@ def launch_command(
         options = ["--num_processes", str(processes), "--num_machines", "1"]
         options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
         if processes > 1:
-            # --multi_gpu means one process per device also where the device is the CPU; port 0: any free one, since
+            # --multi_gpu means one process per device also where the device is the CPU; port 0 is any free one, since
             # several jobs may run side by side.
             options += ["--multi_gpu", "--main_process_port", "0"]
-        if gpus == 0:
-            environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-            cores = len(os.sched_getaffinity(0)) // processes
-            options += ["--num_cpu_threads_per_process", str(max(1, cores))]
-            options += ["--cpu"] if processes == 1 else []
+        elif gpus == 0:
+            options += ["--cpu"]
+    if gpus == 0:
+        options += ["--num_cpu_threads_per_process", str(max(1, len(os.sched_getaffinity(0)) // processes))]
+        # Threads that spin while they wait take four times as long where other processes want the cores too.
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_WAIT_POLICY": "PASSIVE"}
+    # The launcher's module instead of its script: the same program, from this very interpreter.
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*command, *options, "--module", "blackbox.train", str(job_file)], environment
 
 

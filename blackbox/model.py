@@ -1,14 +1,17 @@
 """The frozen base model, its tokenizer, and the LoRA adapters that go on it and off again."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn import Linear, Module
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from bbo.errors import InputError
 from blackbox.settings import ModelSettings, Training
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = "*.safetensors"
 FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
@@ -32,9 +35,7 @@ def find_model(settings: ModelSettings, base: Path) -> Path:
     return folder
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -42,12 +43,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_model(folder: Path, settings: ModelSettings) -> "PreTrainedModel":
+def load_model(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     """The base model on the CPU, frozen, in evaluation mode."""
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -68,9 +65,8 @@ def load_model(folder: Path, settings: ModelSettings) -> "PreTrainedModel":
     return model.eval()
 
 
-def attach(model: "PreTrainedModel", training: Training) -> "PeftModel":
-    """Put a fresh LoRA adapter on the base model. Raises InputError naming the modules that there are to choose from."""
-    from peft import LoraConfig, get_peft_model
+def attach(model: PreTrainedModel, training: Training) -> PeftModel:
+    """Put a fresh LoRA adapter on the base model. Raises InputError naming the modules that there are."""
 
     targets = training.target_modules
     missing = [] if isinstance(targets, str | None) else [name for name in targets if not _matches(model, name)]
@@ -96,27 +92,24 @@ def attach(model: "PreTrainedModel", training: Training) -> "PeftModel":
         raise InputError(f"training.target_modules: {_first_line(error)}") from None
 
 
-def detach(model: "PeftModel") -> "PreTrainedModel":
+def detach(model: PeftModel) -> PreTrainedModel:
     """Take the adapter off: the base model as it was."""
     base: PreTrainedModel = model.unload()
     return base
 
 
-def linear_names(model: Any) -> list[str]:
+def linear_names(model: Module) -> list[str]:
     """Last parts of the names of all linear layers: what `target_modules` may list."""
-    from torch.nn import Linear
 
     return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)})
 
 
-def _matches(model: Any, target: str) -> bool:
+def _matches(model: Module, target: str) -> bool:
     return any(name == target or name.endswith(f".{target}") for name, _ in model.named_modules())
 
 
 def _download(repository: str, revision: str | None) -> Path:
     """The hub model's folder in the local cache, brought up to date where the hub can be reached."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, HfHubHTTPError, RepositoryNotFoundError
 
     command = f"`hf download {repository}`"
     try:

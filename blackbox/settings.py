@@ -3,6 +3,7 @@
 Imports neither torch nor transformers: `python -m blackbox` answers a cached block in well under a second.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,13 @@ class Source(Section):
     """The hub data set's configuration, as `main` of openai/gsm8k."""
     revision: str | None = None
 
+    @field_validator("split")
+    @classmethod
+    def _is_split(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\[\]]+(\[[^\[\]]*\])?", value):
+            raise ValueError("must be a split or a slice of one, as train or train[:3000]")
+        return value
+
     @property
     def file_type(self) -> str | None:
         """How `datasets` calls this file's format; None for a hub id."""
@@ -77,7 +85,7 @@ class DataSettings(Section):
     """alpaca, dolly, chat (the tokenizer's own), a template with {column} placeholders, or a file that holds one."""
     max_length: Int = Field(512, ge=2)
     """Tokens of prompt and response together; what is longer is cut at its end."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     """The prompt's column names -> the data's where they differ: {instruction: question, output: answer}."""
     split_seed: Int = 0
     allow_leak: bool = False

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import bbo
+from bbo.errors import InputError
+from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.store import Evaluation, Result
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 BASE_LOSS = 3.0
 
@@ -39,6 +41,17 @@ class ToyTraining(BaseModel):
     def determinants(self) -> dict[str, Any]:
         """All of it that changes the result."""
         return self.model_dump(exclude={"seconds_per_epoch"})
+
+
+def training_for(experiment: Experiment, hyperparameters: Mapping[str, Any]) -> ToyTraining:
+    """The training section with a point's values in it. Raises InputError for a name or a value it does not take."""
+    settings = experiment.section("training", ToyTraining)
+    try:
+        return ToyTraining.model_validate({**settings.model_dump(), **hyperparameters})
+    except ValidationError as error:
+        raise InputError(
+            *(f"space.{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors())
+        ) from None
 
 
 def loss(training: ToyTraining, epoch: int) -> float:

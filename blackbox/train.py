@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import CrossEntropyLoss
+from torch.nn.functional import pad
 from transformers.optimization import get_scheduler
 
 from bbo import lifeline
@@ -83,11 +84,12 @@ def run(job_file: Path) -> None:
     phases = Phases(start=began - job["launched"], load=time.time() - began)
     base_score = None if job["base_score"] is None else Path(job["base_score"])
     for item, training in zip(job["evaluations"], trainings, strict=True):
-        evaluation = Evaluation(Path(item["folder"]))
+        evaluation, began = Evaluation(Path(item["folder"])), time.monotonic()
         try:
             ended = evaluate(setup, training, evaluation, phases, base_score)
         except Exception as error:
             ended = failed(error)
+            phases.train = time.monotonic() - began
             traceback.print_exc()
         setup.accelerator.free_memory()  # accelerate's own references to the point's model and optimizer
         gc.collect()
@@ -111,9 +113,9 @@ def evaluate(
             phases.load += time.time() - began
         rows, valid_rows, processes = len(setup.data.train), len(setup.data.valid), setup.accelerator.num_processes
         proposed = applied.expected(training, rows, valid_rows, processes)
-        require_applied(proposed, read_static(trainee))
+        require_applied(proposed, read_static(setup, trainee))
         metrics = train(setup, trainee, evaluation, phases)
-        used = read_static(trainee) | applied.read_loop(
+        used = read_static(setup, trainee) | applied.read_loop(
             trainee.criterion, trainee.clip, shared_counts(setup, trainee), training.steps_per_epoch(rows, processes)
         )
         if setup.accelerator.is_main_process:
@@ -196,7 +198,7 @@ def train(setup: Setup, trainee: Trainee, evaluation: Evaluation, phases: Phases
         if main:
             evaluation.progress(
                 {
-                    "epoch": epoch + 1,
+                    "epoch": trainee.counts.steps / training.steps_per_epoch(len(examples), processes),
                     "step": trainee.counts.steps,
                     "steps": steps,
                     "eval_loss": eval_loss,
@@ -249,9 +251,9 @@ def loss_sum(
     """Sum of the losses of all label tokens of these rows, in float32."""
     ids, labels = (part.to(setup.accelerator.device) for part in collate(examples, rows))
     logits = model(input_ids=ids, use_cache=False).logits
-    following = labels[:, 1:]  # position t predicts token t + 1
+    following = pad(labels, (0, 1), value=IGNORED)[:, 1:]  # position t predicts token t + 1
     learnt = following != IGNORED
-    loss: Tensor = criterion(logits[:, :-1][learnt].float(), following[learnt])
+    loss: Tensor = criterion(logits[learnt].float(), following[learnt])
     return loss
 
 
@@ -296,22 +298,23 @@ def score_base(setup: Setup, trainee: Trainee, file: Path) -> None:
         write_json(file, {"eval_loss": loss})
 
 
-def read_static(trainee: Trainee) -> dict[str, Any]:
+def read_static(setup: Setup, trainee: Trainee) -> dict[str, Any]:
     """What adapters, optimizer and schedule hold right now."""
-    return applied.read_adapter(trainee.model, trainee.training) | applied.read_optimizer(
-        trainee.optimizer, trainee.scheduler
-    )
+    return applied.read_adapter(
+        setup.accelerator.unwrap_model(trainee.model), trainee.training
+    ) | applied.read_optimizer(trainee.optimizer, trainee.scheduler)
 
 
 def shared_counts(setup: Setup, trainee: Trainee) -> Counts:
     """The loop's counts over all processes."""
     mine = trainee.counts
-    rows = torch.tensor(mine.rows, device=setup.accelerator.device)
-    return replace(mine, rows=int(setup.accelerator.reduce(rows, "sum")))
+    numbers = torch.tensor([[mine.rows, mine.micro, mine.eval_rows]], device=setup.accelerator.device)
+    rows, micro, eval_rows = zip(*setup.accelerator.gather(numbers).tolist(), strict=True)
+    return replace(mine, rows=sum(rows), micro=max(micro), eval_rows=max(eval_rows))
 
 
 def require_applied(proposed: Mapping[str, Any], used: Mapping[str, Any]) -> None:
-    """Raise PointFailed naming each proposed value that the live objects do not have. What is not in `used` may wait."""
+    """Raise PointFailed naming each proposed value that the live objects do not have. Others wait."""
     wrong = applied.differences({name: value for name, value in proposed.items() if name in used}, used)
     if wrong:
         raise PointFailed("applied differs from proposed: " + "; ".join(wrong))

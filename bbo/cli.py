@@ -1,0 +1,60 @@
+"""`bbo ...`: the commands around a run. Those that need a language model start the blackbox's programs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bbo import nomad as nomad_command
+from bbo.errors import InputError, MachineError
+from bbo.experiment import read_experiment
+from bbo.pair import disagreements
+from bbo.problem import experiment_file, read_problem
+
+app = typer.Typer(
+    help="Tune LoRA fine-tuning with NOMAD 4 and other optimizers.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command(
+    "nomad",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def nomad(context: typer.Context) -> None:
+    """Run NOMAD on a parameter file; the same as the command `nomad`."""
+    raise typer.Exit(nomad_command.run(context.args))
+
+
+@app.command(epilog="Examples:  bbo check params/quickstart.txt   |   bbo check")
+def check(
+    file: Annotated[Path | None, typer.Argument(help="params/NAME.txt; without it, about this machine.")] = None,
+) -> None:
+    """Check a params pair, its model and its data as a run would before its first training."""
+    if file is None:
+        raise typer.Exit(subprocess.run([sys.executable, "-m", "blackbox.doctor"], check=False).returncode)
+    problem = read_problem(file)
+    yaml = experiment_file(problem)
+    if yaml is None:
+        raise InputError(f"{problem.where('BB_EXE')}: BB_EXE runs no experiment of ours, there is nothing to check")
+    if wrong := disagreements(problem, read_experiment(yaml)):
+        raise InputError(*wrong)
+    print(f"{file} and {yaml.name} agree", flush=True)
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "blackbox.preflight", str(yaml)], check=False).returncode)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except (MachineError, OSError) as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(3)

@@ -1,0 +1,83 @@
+"""Mistakes in a YAML are all found at the door, each with file, line, rule and value."""
+
+from pathlib import Path
+
+import pytest
+from bbo.errors import InputError
+from bbo.experiment import Output, read_experiment
+
+GOOD = """\
+model: {path: here}
+space:
+  lora_rank: {choice: [4, 8]}
+  learning_rate: {fixed: 1e-4}
+outputs: [eval_loss, "peak_gib <= 40", -mmlu]
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_reads_the_parts(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path, GOOD))
+    assert experiment.space.free == ("lora_rank",)
+    assert experiment.space.decode((2,)) == {"lora_rank": 8, "learning_rate": 1e-4}  # 1e-4 is a number, as in YAML 1.2
+    assert experiment.outputs == (
+        Output("eval_loss", "OBJ"),
+        Output("peak_gib", "PB", 1.0, 40.0),
+        Output("mmlu", "EXTRA_O", -1.0),
+    )
+    metrics = {"eval_loss": 1.5, "peak_gib": 39.0, "mmlu": 0.4}
+    assert [output.value(metrics) for output in experiment.outputs] == [1.5, -1.0, -0.4]
+    assert [output.failed for output in experiment.outputs] == [float("inf"), 0.0, 0.0]
+
+
+def test_a_copy_reads_the_same_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", "data")
+    first = read_experiment(write(tmp_path, GOOD + "data: {train: '${WHERE}/a', valid: '${NOT_SET:-b}'}\n"))
+    monkeypatch.delenv("WHERE")
+    (tmp_path / "sub").mkdir()
+    again = read_experiment(write(tmp_path / "sub", first.dump()))
+    assert again.data == {"train": "data/a", "valid": "b"}
+    assert (again.space, again.outputs, again.base) == (first.space, first.outputs, first.base)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[4, 8]", "[]", "x.yaml:3: space.lora_rank: choice must not be empty, got []"),
+        ("choice: [4, 8]", "choices: [4, 8]", "x.yaml:3: space.lora_rank.choices: no such setting"),
+        ("choice: [4, 8]", "int: [8, 4]", "x.yaml:3: space.lora_rank: int must be [lower, upper]"),
+        ("outputs:", "output:", "x.yaml:5: output: no such setting"),
+        ("outputs: [", "outputs: [eval loss, ", "x.yaml:5: outputs.0: must be a metric"),
+        ("{path: here}", "{path: '${NOPE}'}", "x.yaml:1: model.path: the environment variable NOPE is not set"),
+        ("  learning_rate", "  lora_rank", "x.yaml:4: space.lora_rank: given twice"),
+        ("model: {", "model: [", "x.yaml:1: not valid YAML"),
+        ("{choice: [4, 8]}", "{fixed: 8}", "x.yaml:2: space: needs at least one variable that is not fixed"),
+        ("model:", "resources: {keep: some}\nmodel:", "x.yaml:1: resources.keep: must be all, none or best N, got 'some'"),
+        ("model:", "accelerate: no.yaml\nmodel:", "x.yaml:1: accelerate: no such file"),
+    ],
+)
+def test_mistakes_are_located(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in GOOD
+    with pytest.raises(InputError) as caught:
+        read_experiment(write(tmp_path, GOOD.replace(old, new, 1)))
+    assert said in str(caught.value)
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("[4, 8]", "[]").replace("fixed: 1e-4", "fixes: 1").replace("model:", "models:")
+    with pytest.raises(InputError) as caught:
+        read_experiment(write(tmp_path, text))
+    assert len(caught.value.messages) >= 3
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1", b"\x00\x01", b"\xff", b"a: !!python/object:os.system {}"])
+def test_nonsense(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError):
+        read_experiment(file)

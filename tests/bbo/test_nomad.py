@@ -1,0 +1,318 @@
+"""`nomad FILE` on the toy: budget, resume, extension, kills, refusals. Real NOMAD, the real blackbox program."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from bbo.runlog import RunLog
+
+from tests.conftest import python
+
+Toy = Callable[..., Path]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+BLOCKS = {"SEED           0": "SEED 0\nBB_MAX_BLOCK_SIZE 4\nMEGA_SEARCH_POLL yes"}
+
+
+def walk(folder: Path) -> list[tuple[object, ...]]:
+    """The points a run asked for with the values it was told."""
+    log = RunLog(folder / "log.jsonl")
+    return [(ask.point, ask.key, log.answers[ask.number].values) for ask in log.driven]
+
+
+def results(folder: Path) -> dict[str, float]:
+    """Every stored result and when it was written."""
+    return {file.parent.name: file.stat().st_mtime for file in folder.glob("evals/*/result.json")}
+
+
+def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        python("bbo.nomad", *arguments), cwd=tmp_path, stdout=-1, stderr=-1, text=True, start_new_session=True
+    )
+
+
+def ours(tmp_path: Path) -> list[psutil.Process]:
+    """All living processes that work in this test's folder, but for ourselves."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.cwd() == str(tmp_path) and process.status() != "zombie":
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def kind(process: psutil.Process) -> str:
+    """Which of a run's processes this is, by its command line."""
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return "gone"
+    names = {"bbo.nomad import": "driver", "bbo.batch": "nomad", "-m blackbox ": "blackbox", "blackbox.train": "trainer"}
+    return next((name for mark, name in names.items() if mark in words and "sh -c" not in words), "other")
+
+
+@pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
+def test_exact_budget_and_summary(toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str]) -> None:
+    toy(budget=14, in_text=in_text)
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 0, done.stderr
+    told = [values for _, _, values in walk(tmp_path / "runs/toy")]
+    assert sum(values is not None for values in told) == 14
+    assert len(results(tmp_path / "runs/toy")) == 14
+    for words in ("[14/14]", "base score", "X0's score", "best hyperparameters", "14   (", "trained", "wall time", "next"):
+        assert words in done.stdout
+    best = min(values[0] for values in told if values)
+    assert f"best score            {best:.6g}" in done.stdout
+
+
+@pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
+def test_extending_keeps_the_prefix(toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str]) -> None:
+    toy(budget=20, in_text=in_text)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    toy(budget=9, in_text=in_text)
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    before = results(tmp_path / "runs/toy")
+    toy(budget=20, in_text=in_text)
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    extended, whole = walk(tmp_path / "runs/toy"), walk(tmp_path / "runs/whole")
+    assert [e for e in extended if e[2]] == [e for e in whole if e[2]]
+    assert before.items() <= results(tmp_path / "runs/toy").items()
+
+
+def test_same_command_replays(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy()
+    command("bbo.nomad", "params/toy.txt")
+    before, log = results(tmp_path / "runs/toy"), (tmp_path / "runs/toy/log.jsonl").read_bytes()
+    again = command("bbo.nomad", "params/toy.txt")
+    assert again.returncode == 0
+    assert "replaying 12 evaluations" in again.stdout
+    assert (results(tmp_path / "runs/toy"), (tmp_path / "runs/toy/log.jsonl").read_bytes()) == (before, log)
+
+
+def test_a_shared_store_trains_nothing_twice(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy()
+    assert command("bbo.nomad", "params/toy.txt", "--run", "one", "--store", "shared").returncode == 0
+    two = command("bbo.nomad", "params/toy.txt", "--run", "two", "--store", "shared")
+    assert "(0 trained, 12 from the store" in two.stdout or "from the store, 1 failed)" in two.stdout, two.stdout
+    assert [w[0] for w in walk(tmp_path / "runs/one")] == [w[0] for w in walk(tmp_path / "runs/two")]
+
+
+def test_concurrent_runs_share_the_work(toy: Toy, tmp_path: Path) -> None:
+    toy(budget=10, seconds=0.02)
+    both = [start(tmp_path, "params/toy.txt", "--run", name, "--store", "shared") for name in ("one", "two")]
+    assert [process.wait(100) for process in both] == [0, 0]
+    answers = [RunLog(tmp_path / "runs" / name / "log.jsonl").answers.values() for name in ("one", "two")]
+    trained = [answer for log in answers for answer in log if answer.source == "trained"]
+    assert len(trained) == len([w for w in walk(tmp_path / "runs/one") if w[2] and w[2][0] < float("inf")])
+
+
+@pytest.mark.parametrize("victim", ["driver", "nomad", "blackbox", "all"])
+@pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
+def test_kill_9_changes_nothing(
+    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str], victim: str
+) -> None:
+    toy(seconds=0.05, in_text=in_text)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    draw = random.Random(victim)
+    trained: dict[str, float] = {}
+    for _ in range(4):
+        process = start(tmp_path, "params/toy.txt")
+        deadline = time.monotonic() + draw.uniform(0.5, 3.0)
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        victims = [p for p in ours(tmp_path) if victim in ("all", kind(p))]
+        now = results(tmp_path / "runs/toy")
+        for target in victims:
+            target.kill()
+        if victim in ("driver", "all"):
+            process.wait(20)
+        else:
+            assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
+        assert trained.items() <= now.items(), "a finished evaluation was trained again"
+        trained = now
+        end = time.monotonic() + 5
+        while ours(tmp_path) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not ours(tmp_path), "orphans"
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    assert trained.items() <= results(tmp_path / "runs/toy").items()
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+
+
+def test_ctrl_c_once(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(seconds=0.2)
+    process = start(tmp_path, "params/toy.txt")
+    while not results(tmp_path / "runs/toy"):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "continue with: nomad params/toy.txt" in errors
+    assert not ours(tmp_path)
+    toy(seconds=0.2)
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+
+
+def test_a_second_driver_is_refused(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(seconds=0.1)
+    process = start(tmp_path, "params/toy.txt")
+    while not results(tmp_path / "runs/toy"):
+        time.sleep(0.05)
+    second = command("bbo.nomad", "params/toy.txt")
+    assert (second.returncode, len(second.stderr.splitlines())) == (1, 1)
+    assert f"driven by process {process.pid}" in second.stderr
+    native = command("blackbox", "params/toy.yaml", "params/toy.txt")
+    assert native.returncode == 1
+    assert process.wait(60) == 0
+
+
+def test_max_hours_ends_in_order(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(seconds=0.2)
+    done = command("bbo.nomad", "params/toy.txt", "--max-hours", str(2.5 / 3600))
+    assert done.returncode == 0, done.stderr
+    assert "--max-hours" in done.stderr
+    assert 0 < len(results(tmp_path / "runs/toy")) < 12
+
+
+def test_failures_in_a_row_stop_the_run(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(in_yaml={"[-5, -1]": "[-1, 1]"}, in_text={"1 1 -5 )": "1 1 -1 )", "64 4 -1 )": "64 4 1 )", "3 -4.5": "3 0"})
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 3
+    assert "5 evaluations in a row failed (resources.max_failed): the loss became nan" in done.stderr
+    assert len(results(tmp_path / "runs/toy")) < 12
+
+
+def test_a_changed_pair_is_refused_and_names_the_change(toy: Toy, command: Command) -> None:
+    toy()
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    toy(in_yaml={"num_train_epochs: 4": "num_train_epochs: 3"})
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 1
+    assert "experiment.training.num_train_epochs was 4 and is 3" in done.stderr
+    toy(in_yaml={"model: toy": "model: toy\nresources: {max_failed: 9}"}, in_text={"SEED": "DISPLAY_DEGREE 1\nSEED"})
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+
+
+BAD = [
+    ("text", "MAX_BB_EVAL 12", "MAX_BB_EVALS 12", "toy.txt:13:"),
+    ("text", "MAX_BB_EVAL 12", "MAX_BB_EVAL twelve", "toy.txt:13:"),
+    ("text", "( 3 16 3 -4.5 )", "( 3 16 3 -7 )", "toy.txt:11: X0"),
+    ("text", "( 3 16 3 -4.5 )", "( 3 16 3 )", "toy.txt:11: X0"),
+    ("text", "SEED ", "NB_THREADS_OPENMP 4\nSEED ", "NB_THREADS_PARALLEL_EVAL"),
+    ("text", "toy.yaml", "toys.yaml", "toy.txt:5:"),
+    ("text", "OBJ EXTRA_O ", "OBJ ", "toy.txt:7: BB_OUTPUT_TYPE is OBJ, but the outputs"),
+    ("text", "( 6 64 4 -1 )", "( 5 64 4 -1 )", "toy.txt:10: UPPER_BOUND of variable 1 is 5"),
+    ("yaml", "lora_rank: ", "lora_rang: ", "toy.yaml"),
+    ("yaml", "eval_loss, ", "mmlu, ", "toy.yaml:11: outputs: no such metric: mmlu"),
+    ("yaml", "num_train_epochs: 4", "num_train_epochs: many", "toy.yaml:10: training.num_train_epochs"),
+    ("yaml", "space:", "spaces:", "toy.yaml:5: spaces: no such setting"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "said"), BAD)
+def test_bad_input_is_one_clear_message(
+    toy: Toy, command: Command, tmp_path: Path, file: str, old: str, new: str, said: str
+) -> None:
+    path = toy()
+    path = path if file == "text" else path.with_suffix(".yaml")
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 1, done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists(), "a refused command changed the disk"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff" * 99, "DIMENSION ❤".encode(), b"X0 ((((", None])
+def test_nonsense_parameter_files(command: Command, tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "x.txt").write_bytes(content)
+    done = command("bbo.nomad", "x.txt")
+    assert done.returncode == 1
+    assert done.stderr.startswith("x.txt")
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_runs_nothing(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy()
+    done = command("bbo.nomad", "params/toy.txt", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "X0: lora_rank 8  lora_alpha 16  lora_dropout 0.1  learning_rate 3.162e-05" in done.stdout
+    assert "launch:" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [(["-v"], 0, "4.5.1"), (["-i"], 0, "NOMAD"), (["-h"], 0, "--max-hours"), (["-h", "MAX_BB_EVAL"], 0, "budget"),
+     ([], 2, "name a parameter file"), (["--max-hours", "-1", "x"], 2, "must be above 0")],
+)  # fmt: skip
+def test_other_options(command: Command, arguments: list[str], status: int, said: str) -> None:
+    done = command("bbo.nomad", *arguments)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+
+
+def test_bbo_nomad_is_the_same_command(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(budget=3)
+    assert command("bbo.cli", "nomad", "params/toy.txt", "--run", "other").returncode == 0
+    assert len(results(tmp_path / "runs/other")) == 3
+
+
+def test_native_nomad_runs_the_same_pair(toy: Toy, tmp_path: Path) -> None:
+    """NOMAD without our driver, as its own executable would start it: same points, no cursor, no budget of ours."""
+    toy(budget=10)
+    text = (tmp_path / "params/toy.txt").read_text()
+    code = f"import PyNomad; PyNomad.optimizeWithMainStep({[*text.splitlines(), f'PROBLEM_DIR {tmp_path}/params/']!r})"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PATH": path}, check=False, timeout=60,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert "Blackbox evaluations:" in done.stdout
+    log = RunLog(tmp_path / "runs/toy/log.jsonl")
+    assert [ask.native for ask in log.asks] == [True] * 20
+    assert len(results(tmp_path / "runs/toy")) == 10
+    assert [ask.point for ask in log.asks[:10]] == [ask.point for ask in log.asks[10:]]
+
+
+def test_foreign_blackbox(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "bb.py").write_text("import sys\nprint(sum(float(x) ** 2 for x in open(sys.argv[1]).read().split()))\n")
+    (tmp_path / "p.txt").write_text(
+        'DIMENSION 2\nBB_EXE "$python3 bb.py"\nBB_OUTPUT_TYPE OBJ\nX0 ( 1 1 )\nLOWER_BOUND * -2\nMAX_BB_EVAL 9\n'
+    )
+    done = command("bbo.nomad", "p.txt")
+    assert done.returncode == 0
+    assert "Blackbox evaluations:    9" in done.stdout
+
+
+def test_several_calls_in_flight(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(in_text={"SEED  ": "NB_THREADS_PARALLEL_EVAL 3\nSEED  "})
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 0, done.stderr
+    assert len(results(tmp_path / "runs/toy")) <= 12
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+
+
+def test_run_log_is_strict_json(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(budget=8)
+    command("bbo.nomad", "params/toy.txt")
+
+    def refuse(name: str) -> float:
+        raise ValueError(name)
+
+    for line in (tmp_path / "runs/toy/log.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)

@@ -1,0 +1,134 @@
+"""A random LLaMA of 60,000 parameters with a byte-level tokenizer, data, and jobs for the trainer."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bbo.store import Result
+
+Rows = list[dict[str, str]]
+
+
+def make_rows(count: int, first: int = 0) -> Rows:
+    """Distinct rows of different lengths; every third has an input."""
+    return [
+        {
+            "instruction": f"Say {'very ' * (i % 5)}often {i}.",
+            "input": f"number {i}" if i % 3 == 0 else "",
+            "output": " ".join([str(i)] * (1 + i % 4)),
+        }
+        for i in range(first, first + count)
+    ]
+
+
+def write_jsonl(path: Path, rows: Rows) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer that puts <s> before every text, as LLaMA's does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    folder = tmp_path_factory.mktemp("tokenizer")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=512
+    )
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, random weights from a seed."""
+    import shutil
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    config = LlamaConfig(
+        vocab_size=260, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for file in tokenizer_folder.iterdir():
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in this process on one thread of the CPU: other processes may want the rest."""
+    import torch
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, small_model: Path) -> Callable[..., Path]:
+    """Write experiment.yaml over 40 training and 10 validation rows: experiment(num_train_epochs=1, ...)."""
+
+    def write(data: dict[str, Any] | None = None, sections: dict[str, Any] | None = None, **training: Any) -> Path:
+        write_jsonl(tmp_path / "train.jsonl", make_rows(40))
+        write_jsonl(tmp_path / "valid.jsonl", make_rows(10, first=100))
+        content = {
+            "model": {"path": str(small_model)},
+            "data": {"train": "train.jsonl", "valid": "valid.jsonl", "max_length": 320, **(data or {})},
+            "space": {"lora_rank": {"int": [1, 64]}},
+            "training": {
+                "num_train_epochs": 1, "global_batch_size": 8, "target_modules": ["q_proj", "v_proj"], "seed": 1,
+                "learning_rate": 3e-3, "lora_dropout": 0.0, **training,
+            },  # fmt: skip
+            "outputs": ["eval_loss"],
+            **(sections or {}),
+        }
+        file = tmp_path / "experiment.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def write_job(tmp_path: Path) -> Callable[..., Path]:
+    """Write the job file of these points: write_job(experiment, {"lora_rank": 4}, {...})."""
+
+    def write(experiment: Path, *points: dict[str, Any], base_score: bool = False, name: str = "job") -> Path:
+        entries = []
+        for number, hyperparameters in enumerate(points):
+            folder = tmp_path / name / f"{name}{number}"
+            folder.mkdir(parents=True)
+            entries.append(
+                {"key": folder.name, "folder": str(folder), "point": None, "hyperparameters": hyperparameters,
+                 "fidelity": {}, "attempts": 1}
+            )  # fmt: skip
+        content = {
+            "id": name, "experiment": str(experiment), "launched": time.time(), "slot": "cpu", "gpus": 0,
+            "base_score": str(tmp_path / f"{name}.base.json") if base_score else None, "evaluations": entries,
+        }  # fmt: skip
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(content))
+        return file
+
+    return write
+
+
+def results(job_file: Path) -> list[Result]:
+    """What the trainer recorded for a job's points, in their order."""
+    folders = [Path(item["folder"]) for item in json.loads(job_file.read_text())["evaluations"]]
+    return [Result(**json.loads((folder / "result.json").read_text())) for folder in folders]

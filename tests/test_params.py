@@ -1,0 +1,130 @@
+"""Every shipped experiment: its two files agree, say how they are run, and mean what they should; its script starts."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bbo.errors import InputError
+from bbo.experiment import read_experiment
+from bbo.pair import disagreements
+from bbo.problem import experiment_file, read_problem
+from tests.conftest import ROOT
+
+PARAMS = sorted((ROOT / "params").glob("*.txt"))
+SCRIPTS = sorted(path for path in (ROOT / "runs").glob("*.sh") if path.stem != "launch")
+
+# First point and budget of the documented experiments: rank, alpha, dropout, learning rate, MAX_BB_EVAL.
+DOCUMENTED = {
+    "bbo1": (8, 32, 0.1, 1e-5, 50),
+    "bbo2": (8, 32, 0.1, 1e-5, 50),
+    "bbo2b": (8, 32, 0.1, 1e-5, 100),
+    "bbo3": (8, 64, 0, 10**-3.5, 50),
+}
+
+
+@pytest.fixture(autouse=True)
+def data_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSM8K_DATA", "gsm8k.jsonl")
+    monkeypatch.delenv("MIX", raising=False)
+
+
+def header(path: Path) -> str:
+    """The comment that a file begins with."""
+    lines = path.read_text().splitlines()
+    return "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
+def test_pair_agrees(path: Path) -> None:
+    problem = read_problem(path)
+    assert experiment_file(problem) == path.with_suffix(".yaml")
+    assert disagreements(problem, read_experiment(path.with_suffix(".yaml"))) == []
+    assert problem.x0, "without X0 a run starts anywhere"
+    assert not problem.warnings
+
+
+@pytest.mark.parametrize("path", [p for txt in PARAMS for p in (txt, txt.with_suffix(".yaml"))], ids=lambda p: p.name)
+def test_header_names_the_command(path: Path) -> None:
+    assert f"nomad params/{path.stem}.txt" in header(path)
+    if path.suffix == ".yaml":
+        assert "evaluation" in header(path), "the header says what the experiment costs"
+
+
+def test_no_yaml_without_parameter_file() -> None:
+    assert {path.stem for path in (ROOT / "params").glob("*.yaml")} == {path.stem for path in PARAMS}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_documented_experiments(name: str) -> None:
+    problem = read_problem(ROOT / "params" / f"{name}.txt")
+    first = read_experiment(ROOT / "params" / f"{name}.yaml").space.decode(problem.x0[0])
+    names = ("lora_rank", "lora_alpha", "lora_dropout", "learning_rate")
+    assert (*(first[hyperparameter] for hyperparameter in names), problem.max_bb_eval) == DOCUMENTED[name]
+
+
+def test_bbo3_reaches_what_was_recorded() -> None:
+    """The best of the 50 recorded evaluations: rank 64, alpha 1280, dropout 1e-4, learning rate 0.00031622777."""
+    values = read_experiment(ROOT / "params/bbo3.yaml").space.decode((5, 20, 2))
+    assert (values["lora_rank"], values["lora_alpha"], values["lora_dropout"]) == (64, 1280, 1e-4)
+    assert round(float(values["learning_rate"]), 11) == 0.00031622777
+
+
+def test_dropout_1_and_mmlu_are_in_bbo1() -> None:
+    experiment = read_experiment(ROOT / "params/bbo1.yaml")
+    assert experiment.space.decode((1, 1, 6, -6))["lora_dropout"] == 1
+    assert [(output.metric, output.sign) for output in experiment.outputs] == [("mmlu", -1)]
+
+
+def test_one_variable_in_gsm8k(monkeypatch: pytest.MonkeyPatch) -> None:
+    yaml = ROOT / "params/gsm8k.yaml"
+    assert re.findall(r"\$\{(\w+)", yaml.read_text()) == ["GSM8K_DATA"]
+    monkeypatch.delenv("GSM8K_DATA")
+    with pytest.raises(InputError, match=rf"^{re.escape(str(yaml))}:\d+: .*GSM8K_DATA is not set$"):
+        read_experiment(yaml)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine without data mix, GPU and network, on which nothing may import torch."""
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    mix = str(tmp_path / "mix")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, "PATH": programs, "PYTHONPATH": f"{tmp_path}:{ROOT}", "MIX": mix, **offline}
+
+
+def launch(script: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    folder = environment["HF_HOME"]  # anywhere but the project's root
+    return subprocess.run(
+        [script, *options], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_one_script_per_documented_experiment() -> None:
+    assert {script.stem for script in SCRIPTS} == set(DOCUMENTED)
+    assert all(os.access(script, os.X_OK) for script in (ROOT / "runs").glob("*.sh"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_script_dry_run(script: Path, bare: dict[str, str]) -> None:
+    done = launch(script, bare, "--dry-run")
+    assert done.stdout.startswith("X0: lora_rank 8 "), done.stderr
+    if script.stem == "bbo1":  # until scores exist
+        assert done.returncode == 1
+        assert re.fullmatch(r"\S+bbo1\.yaml:\d+: outputs: .*\bmmlu\b.*\n", done.stderr), done.stderr
+        return
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "launch: accelerate launch" in done.stdout
+    assert f"no such file: {bare['MIX']}/train.jsonl" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_script_without_data_says_how_to_build_it(script: Path, bare: dict[str, str]) -> None:
+    done = launch(script, bare)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert f"python -m blackbox.data mix ALPACA_JSON DOLLY_JSONL --out {bare['MIX']}" in done.stderr
