@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bbo.errors import InputError, MachineError
+from bbo.errors import InputError
 from bbo.executors.slots import visible_gpus
 from bbo.experiment import Experiment
 from bbo.points import format_point
@@ -15,19 +15,16 @@ from blackbox.block import Blackbox
 from blackbox.launch import launch_command
 from blackbox.settings import Settings, Source, Training, read_settings
 
-ROWS = 64
-"""Rows that are tokenized and looked at."""
-
-
 def quick(experiment: Experiment) -> None:
     """Everything that can be said without loading anything. Raises InputError with all that is wrong."""
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
     problems = _bad_corners(experiment, blackbox)
     if blackbox.settings is not None:
         problems += _missing_files(experiment, blackbox.settings)
-        launch_command(Path("job.json"), blackbox.processes, len(blackbox.slots[0]), experiment.accelerate)
     if problems:
         raise InputError(*problems)
+    if blackbox.settings is not None:
+        launch_command(Path("job.json"), blackbox.processes, len(blackbox.slots[0]), experiment.accelerate)
 
 
 def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
@@ -82,8 +79,6 @@ def plan(experiment: Experiment) -> list[str]:
         quick(experiment)
     except InputError as error:
         lines += [f"not ready: {message}" for message in error.messages]
-    except MachineError as error:
-        lines.append(f"not ready: {error}")
     return lines
 
 
@@ -139,7 +134,8 @@ def full(experiment: Experiment) -> dict[str, Any]:
             f"{', '.join(map(str, leak.shared[:5]))}{' ...' if len(leak.shared) > 5 else ''}): the loss would flatter; "
             "remove them, or set data.allow_leak: true"
         )
-    examples = tokenize(texts.train[:ROWS], tokenizer, settings.data.max_length, "data.train")
+    examples = tokenize(texts.train, tokenizer, settings.data.max_length, "data.train")
+    tokenize(texts.valid, tokenizer, settings.data.max_length, "data.valid")
     lengths = [len(example.tokens) for example in examples]
     device = "cuda" if torch.cuda.is_available() and blackbox.slots[0] else "cpu"
     model = load_model(folder, settings.model).to(device)
@@ -154,7 +150,7 @@ def full(experiment: Experiment) -> dict[str, Any]:
         "dropped_rows": texts.dropped,
         "rows_on_both_sides": len(leak.shared),
         "repeats": {"train": leak.repeats_train, "valid": leak.repeats_valid},
-        "tokens_per_row": {"mean": sum(lengths) / len(lengths), "max": max(lengths), "rows_looked_at": len(lengths)},
+        "tokens_per_row": {"mean": sum(lengths) / len(lengths), "max": max(lengths)},
         "rows_cut_at_max_length": sum(length == settings.data.max_length for length in lengths),
         "memory_gib": memory,
         "memory_there_gib": _memory_there(device),

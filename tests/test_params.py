@@ -88,13 +88,18 @@ def test_one_variable_in_gsm8k(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> dict[str, str]:
-    """The environment of a machine without data mix, GPU and network, on which nothing may import torch."""
+def server(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine that says it has 4 GPUs, without data mix and network; importing torch fails."""
     (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
-    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    mix = str(tmp_path / "mix")
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, "PATH": programs, "PYTHONPATH": f"{tmp_path}:{ROOT}", "MIX": mix, **offline}
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "CUDA_VISIBLE_DEVICES": "0,1,2,3",
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "1",
+        "MIX": str(tmp_path / "mix"),
+    }
 
 
 def launch(script: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -110,21 +115,29 @@ def test_one_script_per_documented_experiment() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_script_dry_run(script: Path, bare: dict[str, str]) -> None:
-    done = launch(script, bare, "--dry-run")
-    assert done.stdout.startswith("X0: lora_rank 8 "), done.stderr
-    if script.stem == "bbo1":  # until scores exist
-        assert done.returncode == 1
-        assert re.fullmatch(r"\S+bbo1\.yaml:\d+: outputs: .*\bmmlu\b.*\n", done.stderr), done.stderr
-        return
+def test_script_dry_run(script: Path, server: dict[str, str]) -> None:
+    done = launch(script, server, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "launch: accelerate launch" in done.stdout
-    assert f"no such file: {bare['MIX']}/train.jsonl" in done.stdout
+    assert done.stdout.startswith("X0: lora_rank 8 ")
+    assert "launch: accelerate launch --num_processes 1 " in done.stdout
+    lacking = "mmlu" if script.stem == "bbo1" else f"no such file: {server['MIX']}/train.jsonl"
+    assert re.search(rf"^not ready: .*{re.escape(lacking)}", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_script_without_data_says_how_to_build_it(script: Path, bare: dict[str, str]) -> None:
-    done = launch(script, bare)
+def test_script_without_data_says_how_to_build_it(script: Path, server: dict[str, str]) -> None:
+    done = launch(script, server)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
-    assert f"python -m blackbox.data mix ALPACA_JSON DOLLY_JSONL --out {bare['MIX']}" in done.stderr
+    assert f"python -m blackbox.data mix ALPACA_JSON DOLLY_JSONL --out {server['MIX']}" in done.stderr
+
+
+def test_bbo1_is_refused_before_any_training(server: dict[str, str], tmp_path: Path) -> None:
+    """Until scores exist."""
+    (tmp_path / "mix").mkdir()
+    for side in ("train", "valid"):
+        (tmp_path / "mix" / f"{side}.jsonl").write_text("{}\n")
+    done = launch(ROOT / "runs/bbo1.sh", server, "--run", str(tmp_path / "run"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"\S+bbo1\.yaml:\d+: outputs: .*\bmmlu\b.*\n", done.stderr)
+    assert not (tmp_path / "run").exists()

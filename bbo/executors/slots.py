@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bbo.errors import MachineError
+from bbo.errors import InputError, MachineError
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def visible_gpus() -> list[str]:
 
 
 def slots_of(gpus_per_job: int | None) -> list[tuple[str, ...]]:
-    """The machine's devices shared out: one entry per slot. Raises MachineError when a job asks for more than there is.
+    """The machine's devices shared out: one entry per slot. Raises InputError when a job asks for more than there is.
 
     `gpus_per_job=None` means one GPU if there is any, else the CPU; the CPU is one slot.
     """
@@ -50,7 +50,7 @@ def slots_of(gpus_per_job: int | None) -> list[tuple[str, ...]]:
     if size == 0:
         return [()]
     if size > len(gpus):
-        raise MachineError(f"resources.gpus_per_job is {size}, this machine shows {len(gpus)} GPUs")
+        raise InputError(f"resources.gpus_per_job: {size} asked for, but this machine shows {len(gpus)} GPUs")
     return [tuple(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
 
 

@@ -213,7 +213,7 @@ BAD = [
     ("text", "OBJ EXTRA_O ", "OBJ ", "toy.txt:7: BB_OUTPUT_TYPE is OBJ, but the outputs"),
     ("text", "( 6 64 4 -1 )", "( 5 64 4 -1 )", "toy.txt:10: UPPER_BOUND of variable 1 is 5"),
     ("yaml", "lora_rank: ", "lora_rang: ", "toy.yaml"),
-    ("yaml", "eval_loss, ", "mmlu, ", "toy.yaml:11: outputs: no such metric: mmlu"),
+    ("yaml", "eval_loss, ", "mmlu, ", "toy.yaml:11: outputs: mmlu cannot be measured"),
     ("yaml", "num_train_epochs: 4", "num_train_epochs: many", "toy.yaml:10: training.num_train_epochs"),
     ("yaml", "space:", "spaces:", "toy.yaml:5: spaces: no such setting"),
 ]

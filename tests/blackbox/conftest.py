@@ -1,6 +1,7 @@
 """A random LLaMA of 60,000 parameters with a byte-level tokenizer, data, and jobs for the trainer."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,8 @@ def write_jsonl(path: Path, rows: Rows) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level tokenizer that puts <s> before every text, as LLaMA's does."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: PLC0415 - heavy
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - heavy
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
@@ -53,10 +54,8 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder, random weights from a seed."""
-    import shutil
-
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import torch  # noqa: PLC0415 - heavy
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 - heavy
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
@@ -73,7 +72,7 @@ def small_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train in this process on one thread of the CPU: other processes may want the rest."""
-    import torch
+    import torch  # noqa: PLC0415 - heavy
 
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     torch.set_num_threads(1)
@@ -91,9 +90,14 @@ def experiment(tmp_path: Path, small_model: Path) -> Callable[..., Path]:
             "data": {"train": "train.jsonl", "valid": "valid.jsonl", "max_length": 320, **(data or {})},
             "space": {"lora_rank": {"int": [1, 64]}},
             "training": {
-                "num_train_epochs": 1, "global_batch_size": 8, "target_modules": ["q_proj", "v_proj"], "seed": 1,
-                "learning_rate": 3e-3, "lora_dropout": 0.0, **training,
-            },  # fmt: skip
+                "num_train_epochs": 1,
+                "global_batch_size": 8,
+                "target_modules": ["q_proj", "v_proj"],
+                "seed": 1,
+                "learning_rate": 3e-3,
+                "lora_dropout": 0.0,
+                **training,
+            },
             "outputs": ["eval_loss"],
             **(sections or {}),
         }
@@ -113,10 +117,8 @@ def write_job(tmp_path: Path) -> Callable[..., Path]:
         for number, hyperparameters in enumerate(points):
             folder = tmp_path / name / f"{name}{number}"
             folder.mkdir(parents=True)
-            entries.append(
-                {"key": folder.name, "folder": str(folder), "point": None, "hyperparameters": hyperparameters,
-                 "fidelity": {}, "attempts": 1}
-            )  # fmt: skip
+            entry = {"key": folder.name, "folder": str(folder), "point": None, "hyperparameters": hyperparameters}
+            entries.append(entry | {"fidelity": {}, "attempts": 1})
         content = {
             "id": name, "experiment": str(experiment), "launched": time.time(), "slot": "cpu", "gpus": 0,
             "base_score": str(tmp_path / f"{name}.base.json") if base_score else None, "evaluations": entries,

@@ -4,10 +4,13 @@ import csv
 import json
 import random
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
+from transformers import AutoTokenizer
 
 from bbo.errors import InputError
 from blackbox.data import (
@@ -51,8 +54,6 @@ def write_csv(path: Path, rows: Rows) -> None:
 
 
 def test_all_formats_give_the_same_rows(tmp_path: Path) -> None:
-    import datasets
-
     write_jsonl(tmp_path / "a.jsonl", ROWS)
     (tmp_path / "b.json").write_text(json.dumps(ROWS))
     write_csv(tmp_path / "c.csv", ROWS)
@@ -93,7 +94,11 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
     [
         (None, {}, "data.train: no such file: "),
         (b"", {}, "train.jsonl is empty"),
-        (b'{"instruction": "a", "output": "b"}\n{"instruction": "caf\xe9", "output": "b"}\n', {}, "not UTF-8 text in line 2"),
+        (
+            b'{"instruction": "a", "output": "b"}\n{"instruction": "caf\xe9", "output": "b"}\n',
+            {},
+            "not UTF-8 text in line 2",
+        ),
         (b'{"instruction": "a", "output": "b"}\n{"instruction": "a", \n', {}, "in line 2"),
         (b'{"instruction": "a", "text": "b"}\n', {}, "has no column output, only instruction, text: map it with"),
         (b'{"instruction": "a", "output": "b"}\n{"instruction": "", "output": "b"}\n', {}, "is empty in 1 of 2 rows"),
@@ -102,7 +107,11 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
         (b'{"instruction": "a", "output": "b"}\n', {"prompt": "alpacca"}, "data.prompt: must be alpaca, dolly, chat"),
         (b'{"instruction": "a", "output": "b"}\n', {"prompt": "{inst} {output}"}, "has no column inst"),
         (b'{"instruction": "a", "output": "b"}\n', {"valid": 0.5}, "leaves one side of 1 rows empty"),
-        (b'{"instruction": "a", "output": "b"}\n', {"train": {"path": "train.jsonl", "split": "test"}}, "has only train"),
+        (
+            b'{"instruction": "a", "output": "b"}\n',
+            {"train": {"path": "train.jsonl", "split": "test"}},
+            "has only train",
+        ),
         (b'{"instruction": "a", "output": "b"}\n', {"train": {"path": "train.jsonl", "split": "train[5:]"}}, "no data"),
     ],
 )
@@ -115,8 +124,6 @@ def test_bad_data_is_refused_in_one_sentence(
 
 
 def test_an_unreachable_hub_data_set_gets_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "`hf download --repo-type dataset no/such-data` fetches it" in refused(tmp_path, train="no/such-data")
@@ -204,7 +211,7 @@ def test_a_step_holds_the_same_rows_however_it_is_cut() -> None:
     examples = [Example(tuple(range(length % 17 + 2)), 1) for length in range(50)]
     steps = epoch_steps(examples, 16, seed=3, epoch=1)
     assert [len(step) for step in steps] == [16, 16, 16, 2]
-    assert sorted(sum(steps, [])) == list(range(50))
+    assert sorted(chain(*steps)) == list(range(50))
     assert steps == epoch_steps(examples, 16, seed=3, epoch=1) != epoch_steps(examples, 16, seed=3, epoch=2)
     for step in steps:
         lengths = [len(examples[row].tokens) for row in step]
@@ -287,6 +294,4 @@ def test_the_mix_refuses_bad_files(
 
 @pytest.fixture
 def tokenizer(tokenizer_folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
     return AutoTokenizer.from_pretrained(tokenizer_folder)

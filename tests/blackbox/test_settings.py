@@ -178,5 +178,7 @@ def test_a_model_is_a_folder_or_a_hub_id(tmp_path: Path) -> None:
 
 def test_settings_are_read_without_heavy_libraries() -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'peft', 'accelerate', 'numpy', 'huggingface_hub'}"
-    code = f"import sys, blackbox.settings, blackbox.sources, blackbox.launch; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = (
+        f"import sys, blackbox.settings, blackbox.sources, blackbox.launch; sys.exit(bool({heavy} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,20 +1,23 @@
-"""The trainer against plain transformers, its independence of cuts and companions, and what it does when things fail."""
+"""The trainer against plain transformers, its independence of cuts and companions, and its failures."""
 
 import errno
 import json
-import math
+import re
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from bbo.errors import InputError, MachineError
-from bbo.experiment import read_experiment
+from bbo.errors import InputError
 from bbo.store import Result
 from blackbox import model as models
 from blackbox import setup as setups
@@ -23,7 +26,7 @@ from blackbox.applied import Counts
 from blackbox.data import collate, epoch_steps
 from blackbox.failure import failure_file
 from blackbox.hyperparameters import DETERMINES_NOTHING, Training
-from blackbox.settings import ModelSettings, read_settings
+from blackbox.settings import ModelSettings
 from tests.blackbox.conftest import results
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -98,7 +101,9 @@ def test_the_saved_adapter_is_what_was_scored(
 def test_a_points_result_depends_on_the_point_alone(experiment: Write, write_job: Write) -> None:
     """A good point after one that diverges, with dropout and in another place of the job, gives the same bits."""
     file = experiment(lora_dropout=0.1)
-    together = write_job(file, {"learning_rate": 1e8, "lora_rank": 8}, {**POINT, "use_rslora": True}, POINT, name="all")
+    together = write_job(
+        file, {"learning_rate": 1e30, "target_modules": "all-linear"}, {**POINT, "use_rslora": True}, POINT, name="all"
+    )
     alone = write_job(file, POINT, name="alone")
     train.run(together)
     train.run(alone)
@@ -128,53 +133,225 @@ def test_dropout_one_trains_nothing(tmp_path: Path, experiment: Write, write_job
     assert result.metrics["eval_loss"] == json.loads((tmp_path / "job.base.json").read_text())["eval_loss"]
 
 
+class OurOrder(Sampler[int]):
+    """Our order of rows, a new one for each epoch."""
+
+    def __init__(self, epochs: list[list[int]]) -> None:
+        self.epochs = iter(epochs)
+        self.rows = len(epochs[0])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(next(self.epochs))
+
+    def __len__(self) -> int:
+        return self.rows
+
+
 class Ordered(Trainer):
-    """transformers' Trainer over rows in the order they are given."""
+    """transformers' Trainer, told the order of rows."""
+
+    order: OurOrder
 
     def _get_train_sampler(self, *unused: Any) -> Any:
-        return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+        return self.order
 
 
 def test_our_loss_is_that_of_transformers_trainer_with_peft(
     tmp_path: Path, experiment: Write, write_job: Write, small_model: Path
 ) -> None:
-    """Same data order, schedule with warm-up, clipping, weight decay, accumulation and a smaller last batch; no dropout."""
-    settings = {
+    """Same order, schedule with warm-up, clipping, weight decay, accumulation and smaller last step; no dropout."""
+    same = {
         "learning_rate": 1e-2, "weight_decay": 0.1, "adam_beta2": 0.99, "max_grad_norm": 0.5, "warmup_steps": 0.1,
-        "lr_scheduler_type": "cosine", "num_train_epochs": 2, "seed": 1,
+        "lr_scheduler_type": "cosine", "num_train_epochs": 2, "seed": 1, "per_device_train_batch_size": 4,
     }  # fmt: skip
-    job = write_job(experiment(global_batch_size=12, per_device_train_batch_size=4, **settings), POINT)
+    job = write_job(experiment(global_batch_size=12, **same), POINT)
     train.run(job)
-    setup, (training,) = setups.load(json.loads(job.read_text()))
-    assert training.batch(1).passes == 3
+    setup, _ = setups.load(json.loads(job.read_text()))
+    examples = setup.data.train
 
-    rows: list[dict[str, Any]] = []
-    for epoch in range(2):
-        for step in epoch_steps(setup.data.train, 12, 1, epoch):
-            rows += [{"row": row} for row in step]
-    base = AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.float32)
+    def collator(rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        ids, labels = collate(examples, [row["row"] for row in rows])
+        lengths = torch.tensor([len(examples[row["row"]].tokens) for row in rows])
+        return {"input_ids": ids, "labels": labels, "attention_mask": torch.arange(ids.shape[1]) < lengths[:, None]}
+
     torch.manual_seed(1)
+    base = AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.float32)
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"])
     theirs = get_peft_model(base, lora)
-
-    def collator(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids, labels = collate(setup.data.train, [item["row"] for item in batch])
-        real = torch.arange(ids.shape[1]) < torch.tensor(
-            [[len(setup.data.train[item["row"]].tokens)] for item in batch]
-        )
-        return {"input_ids": ids, "labels": labels, "attention_mask": real.long()}
-
-    # One epoch after the other, since the order changes; a plain Trainer runs them in one go over both epochs' rows,
-    # whose steps are 12, 12, 12, 4 rows each: so it is given the rows of each step as its batches.
     arguments = TrainingArguments(
-        output_dir=str(tmp_path / "trainer"), per_device_train_batch_size=4, gradient_accumulation_steps=3, use_cpu=True,
-        report_to=[], save_strategy="no", remove_unused_columns=False, disable_tqdm=True, max_steps=8,
-        **{**settings, "num_train_epochs": 1},
+        output_dir=str(tmp_path / "trainer"), gradient_accumulation_steps=3, use_cpu=True, report_to=[],
+        save_strategy="no", remove_unused_columns=False, disable_tqdm=True, **same,
     )  # fmt: skip
-    trainer = Ordered(theirs, arguments, collator, train_dataset=rows)  # type: ignore[arg-type]
+    rows: Any = [{"row": row} for row in range(len(examples))]
+    trainer = Ordered(theirs, arguments, collator, train_dataset=rows)
+    trainer.order = OurOrder([list(chain(*epoch_steps(examples, 12, 1, epoch))) for epoch in range(2)])
     trainer.train()
     loss = train.validation_loss(setup, theirs, 8, Counts())
-    ours = results(job)[0].metrics["eval_loss"]
-    print(f"ours {ours:.7f}, transformers.Trainer {loss:.7f}, difference {abs(ours - loss):.2e}")
-    assert ours == pytest.approx(loss, abs=1e-3)
+    (result,) = results(job)
+    print(f"ours {result.metrics['eval_loss']:.7f}, transformers.Trainer {loss:.7f}")
     assert trainer.state.global_step == 8
+    assert result.metrics["eval_loss"] == pytest.approx(loss, abs=1e-3)
+    assert result.metrics["train_loss"] == pytest.approx(trainer.state.log_history[-1]["train_loss"], abs=1e-3)
+
+
+ALL = {
+    "lora_rank": 2, "lora_alpha": 3.5, "lora_dropout": 0.1, "use_rslora": True, "target_modules": "all-linear",
+    "learning_rate": 2e-3, "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-7,
+    "max_grad_norm": 0.7, "lr_scheduler_type": "polynomial", "warmup_steps": 0.3, "num_train_epochs": 1.5,
+    "global_batch_size": 16, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4,
+    "per_device_eval_batch_size": 5, "label_smoothing_factor": 0.2, "gradient_checkpointing": True, "seed": 9,
+}  # fmt: skip
+
+
+def test_every_setting_is_read_back(tmp_path: Path, experiment: Write, write_job: Write) -> None:
+    assert set(ALL) == set(Training.model_fields)
+    assert all(value != Training.model_fields[name].default for name, value in ALL.items())
+    job = write_job(experiment(), ALL)
+    train.run(job)
+    assert results(job)[0].status == "ok", results(job)[0].reason
+    applied = applied_of(tmp_path)
+    resolved = {"num_train_epochs": 5 / 3, "warmup_steps": 2}  # 5 of 3 steps per epoch, ceil(0.3 * 5)
+    assert {name: applied[name] for name in ALL} == {**ALL, **resolved}
+
+
+# What the trainer hears instead where the default would not do: other cuts of a step that are consistent.
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "target_modules": {"target_modules": ("q_proj",)},
+    "global_batch_size": {"global_batch_size": 8, "gradient_accumulation_steps": 2},
+    "per_device_train_batch_size": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
+    "gradient_accumulation_steps": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_setting_that_does_not_reach_the_training_fails_the_evaluation(
+    name: str, experiment: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever setting the trainer is made to overlook, the evaluation fails and names it."""
+    heard = OTHERWISE.get(name, {name: Training.model_fields[name].default})
+    trainee_of = train.trainee_of
+    monkeypatch.setattr(
+        train, "trainee_of", lambda setup, training: trainee_of(setup, training.model_copy(update=heard))
+    )
+    job = write_job(experiment(), ALL)
+    train.run(job)
+    (result,) = results(job)
+    assert result.status == "failed"
+    assert f"{name}: proposed " in str(result.reason)
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: CUDA out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+    ],
+)
+def test_what_a_point_does_wrong_is_its_own_failure(
+    error: Exception, reason: str, experiment: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(experiment(), POINT, {"lora_rank": 2})
+    whole = train.train
+    monkeypatch.setattr(train, "train", lambda *a: failing(error)() if a[1].training.lora_rank == 4 else whole(*a))
+    train.run(job)
+    first, second = results(job)
+    assert first.status == "failed" and str(first.reason).startswith(reason)
+    assert second.status == "ok"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("CUDA error: device-side assert triggered")],
+)
+def test_the_machines_failure_ends_the_job_without_a_result(
+    error: Exception, experiment: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(experiment(), POINT)
+    monkeypatch.setattr(train, "save_adapter", failing(error))
+    monkeypatch.setattr(sys, "argv", ["train", str(job)])
+    assert train.main() == 75
+    assert json.loads(failure_file(job).read_text())["kind"] == "machine"
+    with pytest.raises(FileNotFoundError):
+        results(job)
+
+
+def test_a_point_that_takes_too_long_fails(experiment: Write, write_job: Write) -> None:
+    job = write_job(experiment(sections={"resources": {"time_limit": 0.001}}), POINT)
+    train.run(job)
+    (result,) = results(job)
+    assert result.reason == "took longer than resources.time_limit 0.001 s, at step 1 of 5"
+
+
+def test_bad_input_is_said_in_one_sentence(
+    experiment: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write_job(experiment(target_modules=["q_proj", "w_proj"]), POINT)
+    monkeypatch.setattr(sys, "argv", ["train", str(job)])
+    assert train.main() == 1
+    sentence = (
+        "training.target_modules: the model has no w_proj, "
+        "it has down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
+    )
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+    assert json.loads(failure_file(job).read_text()) == {"kind": "input", "messages": [sentence]}
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({}, "no config.json in"),
+        ({"config.json": "{}", "pytorch_model.bin": ""}, "no *.safetensors in"),
+        ({"config.json": "{}", "model.safetensors": "x"}, "cannot be loaded"),
+        ({"config.json": '{"model_type": "llama"}', "model.safetensors": "x"}, "damaged weights in"),
+    ],
+)
+def test_a_bad_model_folder_is_refused(tmp_path: Path, files: dict[str, str], sentence: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    settings = ModelSettings(path=str(tmp_path))
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        models.load_model(models.find_model(settings, tmp_path), settings)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "sentence"),
+    [
+        ("./gone", None, "no such folder: "),
+        (
+            "org/gated",
+            GatedRepoError.__new__(GatedRepoError),
+            "ask for access at https://huggingface.co/org/gated, then set HF_TOKEN",
+        ),
+        ("org/none", RepositoryNotFoundError.__new__(RepositoryNotFoundError), "no model org/none on the hub"),
+        ("org/far", LocalEntryNotFoundError("no network"), "run `hf download org/far` where there is a network"),
+        ("no such id", None, "neither a folder nor a hub id"),
+    ],
+)
+def test_a_model_that_cannot_be_had_gets_advice(
+    path: str, error: Exception | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if error is not None:
+        monkeypatch.setattr(models, "snapshot_download", lambda *_, **__: failing(error)())
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        models.find_model(ModelSettings(path=path), tmp_path)
+
+
+def test_the_base_model_is_left_as_it_was(small_model: Path, tmp_path: Path) -> None:
+    settings = ModelSettings(path=str(small_model))
+    base = models.load_model(models.find_model(settings, tmp_path), settings)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    names = [name for name, _ in base.named_modules()]
+    assert models.detach(models.attach(base, Training(target_modules="all-linear"))) is base
+    assert [name for name, _ in base.named_modules()] == names
+    assert all(torch.equal(before[name], value) for name, value in base.state_dict().items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PEFT warns where it finds an adapter already
+        models.attach(base, Training(target_modules=("q_proj",)))
