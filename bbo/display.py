@@ -1,5 +1,6 @@
 """What a run shows: one line per evaluation, a live line while one is under way, and the summary at the end."""
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -9,17 +10,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from bbo.driver import Watch
 from bbo.experiment import Experiment
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, RunLog
-from bbo.space import Point
 from bbo.store import Store
-
-LOST = ("failed", "declined")
 
 
 @dataclass
@@ -37,7 +34,9 @@ class Display(Watch):
         self._shown: set[int] = set()
         self._best = math.inf
         self._counted = 0
-        self._live = Live(console=self.console, transient=True, auto_refresh=False) if self.console.is_terminal else None
+        self._live = (
+            Live(console=self.console, transient=True, auto_refresh=False) if self.console.is_terminal else None
+        )
         if self._live:
             self._live.start()
 
@@ -55,7 +54,7 @@ class Display(Watch):
             if answer is not None and answer.source != "declined":
                 self._shown.add(ask.number)
                 self._counted += 1
-                self._best = min(self._best, self._objective(answer))
+                self._best = min(self._best, _objective(answer, self.experiment))
         if self._shown:
             self.note(f"replaying {len(self._shown)} evaluations from {self.run.log_file}")
 
@@ -66,18 +65,15 @@ class Display(Watch):
                 continue
             self._shown.add(ask.number)
             self._counted += 1
-            self._best = min(self._best, self._objective(answer))
+            self._best = min(self._best, _objective(answer, self.experiment))
             self.console.print(self._line(ask, answer), highlight=False, soft_wrap=True)
         if self._live:
             self._live.update(self._status(log), refresh=True)
 
-    def _objective(self, answer: Answer) -> float:
-        return math.inf if answer.values is None else answer.values[self.experiment.objective]
-
     def _line(self, ask: Ask, answer: Answer) -> str:
         output = self.experiment.outputs[self.experiment.objective]
         total = f"/{self.max_bb_eval}" if self.max_bb_eval else ""
-        value = "failed" if answer.source == "failed" else f"{output.sign * self._objective(answer):.5g}"
+        value = "failed" if answer.source == "failed" else f"{output.sign * _objective(answer, self.experiment):.5g}"
         best = "-" if math.isinf(self._best) else f"{output.sign * self._best:.5g}"
         how = f"  ({answer.reason})" if answer.reason else "" if answer.source == "trained" else "  (from the store)"
         words = describe(self.experiment.space.decode(ask.point))
@@ -108,37 +104,42 @@ class Display(Watch):
 
 
 def summary(
-    run: Run, experiment: Experiment, store: Store, log: RunLog, base: Mapping[str, float] | None, seconds: float
-) -> Table:
-    """The end of a run: scores of base, X0 and best, hyperparameters, evaluations, wall time, adapter."""
-    table = Table(show_header=False, box=None, pad_edge=False)
+    experiment: Experiment, store: Store, log: RunLog, base: Mapping[str, float] | None, seconds: float
+) -> list[str]:
+    """The end of a run: scores of base, X0 and best, hyperparameters, evaluations, wall time, adapter, what is next."""
     output = experiment.outputs[experiment.objective]
-    answered = [(ask, log.answers[ask.number]) for ask in log.driven if ask.number in log.answers]
-    evaluated = [(ask, answer) for ask, answer in answered if answer.source != "declined"]
+    evaluated = [
+        (ask, answer)
+        for ask in log.driven
+        if (answer := log.answers.get(ask.number)) is not None and answer.source != "declined"
+    ]
     best = best_of(experiment, log)
 
     def score(answer: Answer) -> str:
-        return "failed" if answer.source in LOST else f"{output.sign * _first(answer, experiment):.6g}"
+        return "failed" if answer.source == "failed" else f"{output.sign * _objective(answer, experiment):.6g}"
 
-    table.add_row("base score", f"{base[output.metric]:.6g}" if base and output.metric in base else "not scored")
+    rows = {"base score": f"{base[output.metric]:.6g}" if base and output.metric in base else "not scored"}
     if evaluated:
-        table.add_row("X0's score", f"{score(evaluated[0][1])}   ({describe(_decoded(experiment, evaluated[0][0].point))})")
+        ask, answer = evaluated[0]
+        rows["X0's score"] = f"{score(answer)}   ({describe(experiment.space.decode(ask.point))})"
     if best is None:
-        table.add_row("best score", "no good evaluation")
+        rows["best score"] = "no good evaluation"
     else:
         ask, answer = best
-        table.add_row("best score", f"[bold]{score(answer)}[/bold]   {output.metric}, evaluation {ask.number}")
-        table.add_row("best hyperparameters", describe(_decoded(experiment, ask.point)))
+        rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation {ask.number})"
+        rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
     count = {source: sum(a.source == source for _, a in evaluated) for source in ("trained", "store", "failed")}
     counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed)"
-    table.add_row("evaluations", f"{len(evaluated)}   {counts}")
-    table.add_row("wall time", _clock(seconds))
+    rows["evaluations"] = f"{len(evaluated)}   {counts}"
+    rows["wall time"] = _clock(seconds)
     if best is not None:
         evaluation = store.evaluation(best[0].key)
-        adapter = evaluation.adapter
-        table.add_row("best adapter", str(adapter) if adapter.is_dir() else "not kept (resources.keep)")
-        table.add_row("next", f"python -m blackbox.eval {evaluation.point_file}")
-    return table
+        kept = evaluation.adapter.is_dir()
+        rows["best adapter"] = (
+            str(evaluation.adapter) if kept else "none on disk (the toy has none; see resources.keep)"
+        )
+        rows["next"] = f"python -m blackbox.eval {evaluation.point_file}"
+    return [f"{name:<22}{value}" for name, value in rows.items()]
 
 
 def best_of(experiment: Experiment, log: RunLog) -> tuple[Ask, Answer] | None:
@@ -146,10 +147,12 @@ def best_of(experiment: Experiment, log: RunLog) -> tuple[Ask, Answer] | None:
     good = [
         (ask, answer)
         for ask in log.driven
-        if (answer := log.answers.get(ask.number)) is not None and answer.source not in LOST and answer.values
+        if (answer := log.answers.get(ask.number)) is not None
+        and answer.source not in ("failed", "declined")
+        and answer.values
         and all(v <= 0 for v, o in zip(answer.values, experiment.outputs, strict=True) if o.kind == "PB")
     ]
-    return min(good, key=lambda pair: _first(pair[1], experiment), default=None)
+    return min(good, key=lambda pair: _objective(pair[1], experiment), default=None)
 
 
 def describe(hyperparameters: Mapping[str, Any]) -> str:
@@ -157,13 +160,8 @@ def describe(hyperparameters: Mapping[str, Any]) -> str:
                      for name, value in hyperparameters.items())  # fmt: skip
 
 
-def _decoded(experiment: Experiment, point: Point) -> Mapping[str, Any]:
-    return experiment.space.decode(point)
-
-
-def _first(answer: Answer, experiment: Experiment) -> float:
-    assert answer.values is not None
-    return answer.values[experiment.objective]
+def _objective(answer: Answer, experiment: Experiment) -> float:
+    return math.inf if answer.values is None else answer.values[experiment.objective]
 
 
 def _clock(seconds: float) -> str:
@@ -173,8 +171,6 @@ def _clock(seconds: float) -> str:
 
 
 def _last_step(progress: Path) -> str | None:
-    import json  # noqa: PLC0415
-
     try:
         lines = progress.read_text().splitlines()
         entry = json.loads(lines[-1])

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit statuses: 0 done, 1 input refused, 2 command line, 3 stopped by failures or nothing good, 130 interrupted."""
+    """Exit statuses: 0 done, 1 input refused, 2 command line, 3 stopped or nothing good, 130 interrupted."""
     options = _parser().parse_args(arguments)
     if options.help is not None:
         _say_help(options.help)
@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "nomad", add_help=False, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a NOMAD 4 parameter file")
-    parser.add_argument("-h", "--help", metavar="KEYWORD", nargs="?", const="", help="this help, or NOMAD's on a keyword")
+    parser.add_argument(
+        "-h", "--help", metavar="KEYWORD", nargs="?", const="", help="this help, or NOMAD's on a keyword"
+    )
     parser.add_argument("-v", "--version", action="store_true", help="NOMAD's version")
     parser.add_argument("-i", "--info", action="store_true", help="about NOMAD")
     parser.add_argument("--run", metavar="NAME_OR_PATH", help="run folder (default: runs/<FILE's stem>)")
@@ -120,9 +122,7 @@ def _nomad(options: argparse.Namespace, errors: Console) -> int:
     return _drive(problem, experiment, run_, Store(options.store or run_.evals), limits, errors)
 
 
-def _drive(
-    problem: Problem, experiment: Experiment, run_: Run, store: Store, limits: Limits, errors: Console
-) -> int:
+def _drive(problem: Problem, experiment: Experiment, run_: Run, store: Store, limits: Limits, errors: Console) -> int:
     started = time.monotonic()
     is_new = not run_.folder.exists()
     with run_.driven():
@@ -153,8 +153,8 @@ def _drive(
         finally:
             display.close()
         base = run_.base_score()
-        table = summary(run_, experiment, store, driver.log, base, time.monotonic() - started)
-        console.print(table, highlight=False, soft_wrap=True)
+        for line in summary(experiment, store, driver.log, base, time.monotonic() - started):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if reason is not None:
         errors.print(f"stopped: {reason}\ncontinue with: {' '.join(['nomad', *sys.argv[1:]])}")
     good = any(a.source in ("trained", "store") for a in driver.log.answers.values())

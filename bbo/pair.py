@@ -52,6 +52,6 @@ def _outputs(problem: Problem, experiment: Experiment) -> Iterator[str]:
     its = [output.kind for output in experiment.outputs]
     if mine != its:
         yield (
-            f"{problem.where('BB_OUTPUT_TYPE')}: BB_OUTPUT_TYPE is {' '.join(problem.output_types)}, but the outputs of "
-            f"{experiment.path} are {' '.join(f'{o.kind} ({o.metric})' for o in experiment.outputs)}"
+            f"{problem.where('BB_OUTPUT_TYPE')}: BB_OUTPUT_TYPE is {' '.join(problem.output_types)}, but the outputs "
+            f"of {experiment.path} are {' '.join(f'{o.kind} ({o.metric})' for o in experiment.outputs)}"
         )

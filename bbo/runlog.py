@@ -148,9 +148,7 @@ class Session:
     history: Path | None = None
 
 
-def take(
-    log: RunLog, cursor_file: Path, session: Session, points: Sequence[Point], keys: Sequence[str]
-) -> list[Ask]:
+def take(log: RunLog, cursor_file: Path, session: Session, points: Sequence[Point], keys: Sequence[str]) -> list[Ask]:
     """The asks of a block that a driven optimizer hands over: repeated ones from the record, new ones appended.
 
     Raises Diverged when the record says otherwise, Unanswered when an earlier call of this session was never answered.
@@ -207,7 +205,9 @@ def _read_cursor(path: Path, session: Session) -> int:
 
 def _fields(entry: Ask | Answer) -> dict[str, Any]:
     """The JSON of a line; Inf as a word, since JSON has no number for it."""
-    fields = {n: value for n, value in vars(entry).items() if n != "number" and value is not None and value is not False}
+    fields = {
+        n: value for n, value in vars(entry).items() if n != "number" and value is not None and value is not False
+    }
     if "values" in fields:
         fields["values"] = [value if math.isfinite(value) else "Inf" for value in fields["values"]]
     return fields

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
@@ -17,7 +17,6 @@ from bbo.run import ENVIRONMENT, Run, find_run
 from bbo.runlog import Answer, Ask, Diverged, RunLog, Stop, Unanswered, take
 from bbo.space import Point
 from bbo.store import Result, Store
-
 from blackbox.block import Blackbox, Candidate, Source
 from blackbox.keep import prune
 
@@ -34,28 +33,26 @@ def main() -> int:
     experiment_file, point_file = Path(sys.argv[1]), Path(sys.argv[2])
     folder = os.environ.get(ENVIRONMENT)
     try:
-        experiment = read_experiment(experiment_file)
-        points = read_points(point_file, len(experiment.space.free))
-        try:
-            if folder is None:
-                return _native(experiment, points, wire)
-            return _driven(Run(Path(folder)), experiment, points, wire)
-        except InputError as error:
-            raise experiment.located(error) from None
+        _run(folder, experiment_file, point_file, wire)
+    except Exception as error:
+        _give_up(folder, _stop(error))
+        return 1
+    return 0
+
+
+def _run(folder: str | None, experiment_file: Path, point_file: Path, wire: TextIO) -> None:
+    experiment = read_experiment(experiment_file)
+    points = read_points(point_file, len(experiment.space.free))
+    try:
+        if folder is None:
+            _native(experiment, points, wire)
+        else:
+            _driven(Run(Path(folder)), experiment, points, wire)
     except InputError as error:
-        return _give_up(folder, Stop("input", str(error)))
-    except (MachineError, OSError) as error:
-        return _give_up(folder, Stop("machine", str(error)))
-    except Diverged as error:
-        return _give_up(folder, Stop("diverged", str(error)))
-    except Unanswered as error:
-        return _give_up(folder, Stop("unanswered", str(error)))
-    except Exception as error:  # a mistake of ours: NOMAD must not take it for a failed point
-        traceback.print_exc()
-        return _give_up(folder, Stop("machine", f"unexpected: {type(error).__name__}: {error}"))
+        raise experiment.located(error) from None
 
 
-def _native(experiment: Experiment, points: list[Point], wire: TextIO) -> int:
+def _native(experiment: Experiment, points: list[Point], wire: TextIO) -> None:
     """Called by a native NOMAD or by hand: the run is runs/<yaml stem>, without cursor and budget."""
     run = find_run(experiment.name)
     with run.shared():
@@ -65,10 +62,9 @@ def _native(experiment: Experiment, points: list[Point], wire: TextIO) -> int:
         with log.locked():
             asks = log.ask(points, [c.key for c in candidates], native=True)
         _answer(log, blackbox, asks, candidates, wire)
-    return 0
 
 
-def _driven(run: Run, experiment: Experiment, points: list[Point], wire: TextIO) -> int:
+def _driven(run: Run, experiment: Experiment, points: list[Point], wire: TextIO) -> None:
     """Called under a driver: answers from the log at the cursor, then from the store, then trains, up to the budget."""
     session, store, budget = run.session()
     blackbox = Blackbox(experiment, store, run.preflight_file)
@@ -81,7 +77,6 @@ def _driven(run: Run, experiment: Experiment, points: list[Point], wire: TextIO)
         if ask not in within:
             log.answer(Answer(ask.number, None, "declined", time.time()))
     _answer(log, blackbox, within, candidates, wire)
-    return 0
 
 
 def _answer(
@@ -116,7 +111,23 @@ def _candidates(blackbox: Blackbox, points: list[Point]) -> list[Candidate]:
         raise InputError(f"{blackbox.experiment.path}: {error}") from None
 
 
-def _give_up(folder: str | None, stop: Stop) -> int:
+def _stop(error: Exception) -> Stop:
+    """What kind of trouble this is; a mistake of ours counts as the machine's, so that NOMAD sees no failed point."""
+    kinds: list[tuple[type[Exception], Literal["input", "diverged", "unanswered", "machine"]]] = [
+        (InputError, "input"),
+        (Diverged, "diverged"),
+        (Unanswered, "unanswered"),
+        (MachineError, "machine"),
+        (OSError, "machine"),
+    ]
+    for kind, name in kinds:
+        if isinstance(error, kind):
+            return Stop(name, str(error))
+    traceback.print_exception(error)
+    return Stop("machine", f"unexpected: {type(error).__name__}: {error}")
+
+
+def _give_up(folder: str | None, stop: Stop) -> None:
     """Say why; under a driver note it in the log and end NOMAD, which stands in our process group, at once."""
     print(stop.reason, file=sys.stderr, flush=True)
     if folder is not None:
@@ -126,7 +137,6 @@ def _give_up(folder: str | None, stop: Stop) -> int:
             print(f"cannot write the run log: {error}", file=sys.stderr, flush=True)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
-    return 1
 
 
 if __name__ == "__main__":

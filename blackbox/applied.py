@@ -78,12 +78,14 @@ def read_adapter(model: Any, training: Training) -> dict[str, Any]:
     }
 
 
-def read_optimizer(optimizer: Any, scheduler: Any) -> dict[str, Any]:
-    """What the live optimizer's groups and the live schedule hold."""
+def read_optimizer(optimizer: Any, scheduler: Any, steps_per_epoch: int) -> dict[str, Any]:
+    """What the live optimizer's groups and the live schedule hold; of a schedule with an end, for how many epochs."""
     groups = optimizer.param_groups
     schedule = scheduler.lr_lambdas[0]
     function = getattr(schedule, "func", schedule).__name__
     arguments = getattr(schedule, "keywords", {})
+    scheduled = arguments.get("num_training_steps")
+    epochs = {} if scheduled is None else {"num_train_epochs": scheduled / steps_per_epoch}
     return {
         "learning_rate": _one(group["initial_lr"] for group in groups),
         "weight_decay": _one(group["weight_decay"] for group in groups),
@@ -92,7 +94,7 @@ def read_optimizer(optimizer: Any, scheduler: Any) -> dict[str, Any]:
         "adam_epsilon": _one(group["eps"] for group in groups),
         "lr_scheduler_type": SCHEDULES.get(function, function),
         "warmup_steps": arguments.get("num_warmup_steps", 0),
-        "scheduled_steps": arguments.get("num_training_steps"),
+        **epochs,
     }
 
 

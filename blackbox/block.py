@@ -12,7 +12,6 @@ from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.space import Point
 from bbo.store import Result, Store, key_of
-
 from blackbox import toy
 from blackbox.jobs import Candidate, Jobs
 from blackbox.preflight import Preflight

@@ -10,10 +10,10 @@ from bbo.executors.slots import visible_gpus
 from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.store import Store
-
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
 from blackbox.settings import Settings, Source, Training, read_settings
+
 
 def quick(experiment: Experiment) -> None:
     """Everything that can be said without loading anything. Raises InputError with all that is wrong."""
@@ -85,10 +85,11 @@ def plan(experiment: Experiment) -> list[str]:
 def _time(experiment: Experiment) -> str:
     from bbo.run import find_run  # noqa: PLC0415
 
-    done = [r.seconds for e in Store(find_run(experiment.name).evals) if (r := e.result()) and r.status == "ok"]
+    evals = find_run(experiment.name).evals
+    done = [result.seconds for e in Store(evals) if (result := e.result()) and result.status == "ok"]
     if not done:
         return "unknown before the first evaluation"
-    return f"about {sum(done) / len(done):.3g} s per evaluation (mean of the {len(done)} in {find_run(experiment.name).evals})"
+    return f"about {sum(done) / len(done):.3g} s per evaluation (mean of {len(done)} in {evals})"
 
 
 def estimate(settings: Settings, training: Training) -> float | None:

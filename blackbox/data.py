@@ -106,7 +106,9 @@ def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str)
     responses = tokenizer([response for _, response in texts], add_special_tokens=False)["input_ids"]
     examples = []
     for prompt, response in zip(prompts, responses, strict=True):
-        first = int(prompt[:2] == [tokenizer.bos_token_id] * 2)  # a chat template wrote <s>, the tokenizer added another
+        first = int(
+            prompt[:2] == [tokenizer.bos_token_id] * 2
+        )  # a chat template wrote <s>, the tokenizer added another
         last = len(prompt) - (prompt[-1:] == [eos])  # some tokenizers end every text with EOS
         tokens = (*prompt[first:last], *response, eos)
         examples.append(Example(tokens[:max_length], min(last - first, max_length)))

@@ -6,6 +6,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
+
 from bbo.executors.slots import visible_gpus
 
 PACKAGES = ("PyNomadBBO", "torch", "transformers", "peft", "accelerate", "datasets", "lm-eval")

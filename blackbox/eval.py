@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment, read_experiment
 from bbo.points import format_answer, format_point, read_points, read_text
 from bbo.run import find_run
 from bbo.space import Space
 from bbo.store import Evaluation, Result, Store
-
 from blackbox.block import Blackbox, Source
-from blackbox.jobs import Candidate
 
 QUICKSTART = Path(__file__).parent.parent / "params" / "quickstart.yaml"
 
@@ -39,7 +38,9 @@ def main() -> int:
         "python -m blackbox.eval", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("point", metavar="x.txt", type=Path, help="one point")
-    parser.add_argument("-e", "--experiment", type=Path, help="params/NAME.yaml (default: experiment.yaml beside x.txt)")
+    parser.add_argument(
+        "-e", "--experiment", type=Path, help="params/NAME.yaml (default: experiment.yaml beside x.txt)"
+    )
     parser.add_argument("--again", action="store_true", help="train it although the store knows the result")
     options = parser.parse_args()
     try:

@@ -155,7 +155,9 @@ class Training(Section):
         passes = passes or share // micro
         if micro * passes != share:
             product = f"per_device_train_batch_size {micro} x gradient_accumulation_steps {passes} {rest}"
-            raise InputError(f"training.global_batch_size: {size} differs from {product} = {micro * passes * processes}")
+            raise InputError(
+                f"training.global_batch_size: {size} differs from {product} = {micro * passes * processes}"
+            )
         return Batch(size, micro, passes)
 
     def warmup(self, steps: int) -> int:

@@ -13,9 +13,8 @@ from bbo.executors.slots import Slot
 from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.store import Result, Store, write_json
-
-from blackbox import launch
 from blackbox.failure import failure_file, raise_failure
+from blackbox.launch import launch_command
 from blackbox.preflight import Preflight
 
 ATTEMPTS = 3
@@ -68,16 +67,24 @@ class Jobs:
 
         jobs = self._share(candidates)
         while jobs:
-            launches = {launch.job: (launch, job) for launch, job in ((self._launch(job), job) for job in jobs)}
-            jobs = []
-            for ended, how in local.run(
-                [launch for launch, _ in launches.values()],
-                self.slots,
-                lambda launch, pid: self._started(launches[launch.job][1], pid),
-                tick,
-            ):
-                jobs += self._judge(ended, how, launches[ended.job][1])
-                finished()
+            jobs = self._round(jobs, finished, tick)
+
+    def _round(
+        self, jobs: Sequence[Sequence[Candidate]], finished: Callable[[], None], tick: Callable[[], None]
+    ) -> list[list[Candidate]]:
+        """Run these jobs; what has to be tried again comes back."""
+        launches = [self._launch(job) for job in jobs]
+        points = {each.job: job for each, job in zip(launches, jobs, strict=True)}
+
+        def started(each: local.Launch, pid: int) -> None:
+            for candidate in points[each.job]:
+                self.store.evaluation(candidate.key).claim.add(pid)
+
+        again = []
+        for ended, how in local.run(launches, self.slots, started, tick):
+            again += self._judge(ended, how, points[ended.job])
+            finished()
+        return again
 
     def _share(self, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
         """Deal the block out over the slots, at most `resources.pack` points to a job."""
@@ -90,9 +97,7 @@ class Jobs:
             self._attempts[candidate.key] = self._attempts.get(candidate.key, 0) + 1
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{job[0].key[:8]}-{self._attempts[job[0].key]}"
         file = self.store.jobs / f"{name}.json"
-        arguments, environment = launch.launch_command(
-            file, self.processes, len(self.slots[0]), self.experiment.accelerate
-        )
+        arguments, environment = launch_command(file, self.processes, len(self.slots[0]), self.experiment.accelerate)
 
         def prepare(slot: Slot) -> None:
             write_json(file, self._describe(name, job, slot))
@@ -125,10 +130,6 @@ class Jobs:
                 for c in job
             ],
         }
-
-    def _started(self, job: Sequence[Candidate], pid: int) -> None:
-        for candidate in job:
-            self.store.evaluation(candidate.key).claim.add(pid)
 
     def _judge(self, ended: local.Launch, how: local.Exit, job: Sequence[Candidate]) -> list[list[Candidate]]:
         """What is left to do of a job whose process has ended: its unfinished points, each alone."""

@@ -13,7 +13,6 @@ from bbo.errors import InputError, MachineError
 from bbo.executors import local
 from bbo.experiment import Experiment, read_experiment
 from bbo.store import Store, write_json
-
 from blackbox.failure import failure_file, raise_failure, write_failure
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from bbo.errors import InputError
 from bbo.store import Store, key_of, write_json
-
 from blackbox.settings import DataSettings, Settings, Source, Training
 
 RECIPE = 1

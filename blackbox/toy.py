@@ -13,12 +13,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 import bbo
 from bbo.errors import InputError
 from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.store import Evaluation, Result
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 BASE_LOSS = 3.0
 

@@ -113,14 +113,16 @@ def evaluate(
             phases.load += time.time() - began
         rows, valid_rows, processes = len(setup.data.train), len(setup.data.valid), setup.accelerator.num_processes
         proposed = applied.expected(training, rows, valid_rows, processes)
-        require_applied(proposed, read_static(setup, trainee))
+        per_epoch = training.steps_per_epoch(rows, processes)
+        held = read_static(setup, trainee, per_epoch)
+        require_applied({name: value for name, value in proposed.items() if name in held}, held)
         metrics = train(setup, trainee, evaluation, phases)
-        used = read_static(setup, trainee) | applied.read_loop(
-            trainee.criterion, trainee.clip, shared_counts(setup, trainee), training.steps_per_epoch(rows, processes)
-        )
+        counts = shared_counts(setup, trainee)
+        used = read_static(setup, trainee, per_epoch)
+        used |= applied.read_loop(trainee.criterion, trainee.clip, counts, per_epoch)
         if setup.accelerator.is_main_process:
             write_json(evaluation.applied_file, used)
-        require_applied(proposed, dict.fromkeys(proposed) | used)
+        require_applied(proposed, used)
         save_adapter(setup, trainee, evaluation.adapter)
         trainable = sum(parameter.numel() for parameter in trainee.model.parameters() if parameter.requires_grad)
     peak = setup.accelerator.reduce(torch.tensor(peak_gib(), device=setup.accelerator.device), "sum")
@@ -298,11 +300,10 @@ def score_base(setup: Setup, trainee: Trainee, file: Path) -> None:
         write_json(file, {"eval_loss": loss})
 
 
-def read_static(setup: Setup, trainee: Trainee) -> dict[str, Any]:
+def read_static(setup: Setup, trainee: Trainee, steps_per_epoch: int) -> dict[str, Any]:
     """What adapters, optimizer and schedule hold right now."""
-    return applied.read_adapter(
-        setup.accelerator.unwrap_model(trainee.model), trainee.training
-    ) | applied.read_optimizer(trainee.optimizer, trainee.scheduler)
+    adapter = applied.read_adapter(setup.accelerator.unwrap_model(trainee.model), trainee.training)
+    return adapter | applied.read_optimizer(trainee.optimizer, trainee.scheduler, steps_per_epoch)
 
 
 def shared_counts(setup: Setup, trainee: Trainee) -> Counts:
@@ -314,8 +315,8 @@ def shared_counts(setup: Setup, trainee: Trainee) -> Counts:
 
 
 def require_applied(proposed: Mapping[str, Any], used: Mapping[str, Any]) -> None:
-    """Raise PointFailed naming each proposed value that the live objects do not have. Others wait."""
-    wrong = applied.differences({name: value for name, value in proposed.items() if name in used}, used)
+    """Raise PointFailed naming each proposed value that the live objects do not have."""
+    wrong = applied.differences(proposed, used)
     if wrong:
         raise PointFailed("applied differs from proposed: " + "; ".join(wrong))
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from bbo.errors import InputError
 from bbo.experiment import Output, read_experiment
 
@@ -57,7 +58,11 @@ def test_a_copy_reads_the_same_from_elsewhere(tmp_path: Path, monkeypatch: pytes
         ("  learning_rate", "  lora_rank", "x.yaml:4: space.lora_rank: given twice"),
         ("model: {", "model: [", "x.yaml:1: not valid YAML"),
         ("{choice: [4, 8]}", "{fixed: 8}", "x.yaml:2: space: needs at least one variable that is not fixed"),
-        ("model:", "resources: {keep: some}\nmodel:", "x.yaml:1: resources.keep: must be all, none or best N, got 'some'"),
+        (
+            "model:",
+            "resources: {keep: some}\nmodel:",
+            "x.yaml:1: resources.keep: must be all, none or best N, got 'some'",
+        ),
         ("model:", "accelerate: no.yaml\nmodel:", "x.yaml:1: accelerate: no such file"),
     ],
 )

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bbo.runlog import RunLog
 
+from bbo.runlog import RunLog
 from tests.conftest import python
 
 Toy = Callable[..., Path]
@@ -57,7 +57,12 @@ def kind(process: psutil.Process) -> str:
         words = " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return "gone"
-    names = {"bbo.nomad import": "driver", "bbo.batch": "nomad", "-m blackbox ": "blackbox", "blackbox.train": "trainer"}
+    names = {
+        "bbo.nomad import": "driver",
+        "bbo.batch": "nomad",
+        "-m blackbox ": "blackbox",
+        "blackbox.train": "trainer",
+    }
     return next((name for mark, name in names.items() if mark in words and "sh -c" not in words), "other")
 
 
@@ -69,7 +74,16 @@ def test_exact_budget_and_summary(toy: Toy, command: Command, tmp_path: Path, in
     told = [values for _, _, values in walk(tmp_path / "runs/toy")]
     assert sum(values is not None for values in told) == 14
     assert len(results(tmp_path / "runs/toy")) == 14
-    for words in ("[14/14]", "base score", "X0's score", "best hyperparameters", "14   (", "trained", "wall time", "next"):
+    for words in (
+        "[14/14]",
+        "base score",
+        "X0's score",
+        "best hyperparameters",
+        "14   (",
+        "trained",
+        "wall time",
+        "next",
+    ):
         assert words in done.stdout
     best = min(values[0] for values in told if values)
     assert f"best score            {best:.6g}" in done.stdout

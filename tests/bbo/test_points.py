@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from bbo.errors import InputError
 from bbo.points import DECLINED, format_answer, format_point, parse_answer, read_points
 

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from bbo.runlog import Answer, Diverged, RunLog, Session, Stop, Unanswered, take
 
 A, B, C = (1.0, 0.1), (2.0, 1 / 3), (3.0, -1e-300)

@@ -3,8 +3,9 @@
 import random
 
 import pytest
-from bbo.space import Space, Variable, dependence_error
 from pydantic import ValidationError
+
+from bbo.space import Space, Variable, dependence_error
 
 
 def space(**variables: object) -> Space:

@@ -8,8 +8,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import bbo.claims
 import pytest
+
+import bbo.claims
 from bbo.claims import Claim
 from bbo.store import Result, Store, key_of, write_json
 
@@ -53,8 +54,9 @@ def test_one_claim_many_takers(tmp_path: Path) -> None:
 
 def hold(path: Path) -> subprocess.Popen[bytes]:
     """Another process that takes the claim and sleeps."""
-    code = f"from bbo.claims import Claim; from pathlib import Path; import time; assert Claim(Path({str(path)!r})).acquire()"
-    process = subprocess.Popen([sys.executable, "-c", f"{code}; print(flush=True); time.sleep(100)"], stdout=-1)
+    code = "import sys, time, pathlib, bbo.claims; assert bbo.claims.Claim(pathlib.Path(sys.argv[1])).acquire()"
+    code += "; print(flush=True); time.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=-1)
     assert process.stdout is not None
     process.stdout.readline()
     return process

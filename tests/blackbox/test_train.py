@@ -197,7 +197,7 @@ def test_our_loss_is_that_of_transformers_trainer_with_peft(
 ALL = {
     "lora_rank": 2, "lora_alpha": 3.5, "lora_dropout": 0.1, "use_rslora": True, "target_modules": "all-linear",
     "learning_rate": 2e-3, "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-7,
-    "max_grad_norm": 0.7, "lr_scheduler_type": "polynomial", "warmup_steps": 0.3, "num_train_epochs": 1.5,
+    "max_grad_norm": 0.7, "lr_scheduler_type": "polynomial", "warmup_steps": 2, "num_train_epochs": 1.5,
     "global_batch_size": 16, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4,
     "per_device_eval_batch_size": 5, "label_smoothing_factor": 0.2, "gradient_checkpointing": True, "seed": 9,
 }  # fmt: skip
@@ -210,14 +210,14 @@ def test_every_setting_is_read_back(tmp_path: Path, experiment: Write, write_job
     train.run(job)
     assert results(job)[0].status == "ok", results(job)[0].reason
     applied = applied_of(tmp_path)
-    resolved = {"num_train_epochs": 5 / 3, "warmup_steps": 2}  # 5 of 3 steps per epoch, ceil(0.3 * 5)
-    assert {name: applied[name] for name in ALL} == {**ALL, **resolved}
+    resolved = {**ALL, "num_train_epochs": 5 / 3}  # 1.5 epochs of 3 steps are 5 whole steps
+    assert {name: applied[name] for name in ALL} == resolved
 
 
 # What the trainer hears instead where the default would not do: other cuts of a step that are consistent.
 OTHERWISE: dict[str, dict[str, Any]] = {
     "target_modules": {"target_modules": ("q_proj",)},
-    "global_batch_size": {"global_batch_size": 8, "gradient_accumulation_steps": 2},
+    "global_batch_size": {"global_batch_size": 8, "gradient_accumulation_steps": 2, "num_train_epochs": 1.0},
     "per_device_train_batch_size": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
     "gradient_accumulation_steps": {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2},
 }
@@ -353,5 +353,5 @@ def test_the_base_model_is_left_as_it_was(small_model: Path, tmp_path: Path) -> 
     assert [name for name, _ in base.named_modules()] == names
     assert all(torch.equal(before[name], value) for name, value in base.state_dict().items())
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # PEFT warns where it finds an adapter already
+        warnings.simplefilter("error", UserWarning)  # PEFT warns where it finds an adapter already
         models.attach(base, Training(target_modules=("q_proj",)))
