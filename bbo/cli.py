@@ -12,6 +12,7 @@ from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
 from bbo.pair import disagreements
 from bbo.problem import experiment_file, read_problem
+from bbo.run import find_run
 
 app = typer.Typer(
     help="Tune LoRA fine-tuning with NOMAD 4 and other optimizers.",
@@ -46,6 +47,23 @@ def check(
         raise InputError(*wrong)
     print(f"{file} and {yaml.name} agree", flush=True)
     raise typer.Exit(subprocess.run([sys.executable, "-m", "blackbox.preflight", str(yaml)], check=False).returncode)
+
+
+@app.command(epilog="Example:  bbo retry quickstart && nomad params/quickstart.txt")
+def retry(run: Annotated[str, typer.Argument(help="a name below runs/, or the path of a run folder")]) -> None:
+    """Forget a run's failed evaluations, so that the next start tries them again."""
+    where = find_run(run)
+    if not where.log_file.is_file():
+        raise InputError(f"{where.folder}: no run there")
+    with where.driven():
+        log = where.log()
+        store = where.session()[1]
+        failed = [ask for ask in log.driven if (a := log.answers.get(ask.number)) and a.source == "failed"]
+        for ask in failed:
+            store.evaluation(ask.key).result_file.unlink(missing_ok=True)
+        if failed:
+            log.forget(failed[0].number)
+    print(f"{len(failed)} failed evaluations forgotten; good ones stay in the store")
 
 
 def main() -> None:

@@ -129,7 +129,8 @@ class Driver:
         in_a_row = failed_in_a_row(self.log)
         if len(in_a_row) >= self.experiment.resources.max_failed:
             reasons = "; ".join(dict.fromkeys(in_a_row))
-            raise Ended(f"{len(in_a_row)} evaluations in a row failed (resources.max_failed): {reasons}", 3)
+            retry = f"`bbo retry {self.run.folder}` forgets them"
+            raise Ended(f"{len(in_a_row)} evaluations in a row failed (resources.max_failed): {reasons}; {retry}", 3)
 
     def _gpu_hours(self) -> float:
         for ask in self.log.driven:

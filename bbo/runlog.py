@@ -119,6 +119,11 @@ class RunLog:
         with self.locked():
             self._append({"stop": stop.kind, "reason": stop.reason, "time": time.time()})
 
+    def forget(self, number: int) -> None:
+        """Append that the record ends before ask `number`: what came later was proposed knowing its answer."""
+        with self.locked():
+            self._append({"forget": number, "time": time.time()})
+
     def _append(self, *entries: dict[str, Any]) -> None:
         with self.path.open("ab") as file:
             file.write(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
@@ -134,6 +139,9 @@ class RunLog:
             number, values = entry.pop("answer"), entry.get("values")
             values = None if values is None else tuple(float(v) for v in values)
             self.answers[number] = Answer(number=number, **entry | {"values": values})
+        elif "forget" in entry:
+            self.asks = [ask for ask in self.asks if ask.number < entry["forget"]]
+            self.answers = {n: answer for n, answer in self.answers.items() if n < entry["forget"]}
         elif "stop" in entry:
             self.stopped = Stop(entry["stop"], entry["reason"])
 

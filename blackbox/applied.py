@@ -10,6 +10,7 @@ from typing import Any
 
 from peft.tuners.lora import LoraLayer
 from torch.nn import Linear
+from transformers.pytorch_utils import Conv1D
 
 from blackbox.hyperparameters import Training
 
@@ -147,7 +148,7 @@ def _targets(model: Any, layers: list[str], training: Training) -> Any:
     base = {name.removesuffix(".base_layer"): part for name, part in model.named_modules()}
     if proposed == "all-linear":
         head = model.get_output_embeddings()
-        meant = {name for name, part in base.items() if isinstance(part, Linear) and part is not head}
+        meant = {name for name, part in base.items() if isinstance(part, Linear | Conv1D) and part is not head}
         meant = {name for name in meant if ".lora_" not in name}
     else:
         meant = {name for name in base if any(name.endswith(f".{target}") for target in proposed)}

@@ -8,6 +8,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn import Linear, Module
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from bbo.errors import InputError
@@ -99,9 +100,11 @@ def detach(model: PeftModel) -> PreTrainedModel:
 
 
 def linear_names(model: Module) -> list[str]:
-    """Last parts of the names of all linear layers: what `target_modules` may list."""
+    """Last parts of the names of all linear layers (GPT-2's are Conv1D): what `target_modules` may list."""
 
-    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)})
+    return sorted(
+        {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear | Conv1D)}
+    )
 
 
 def _matches(model: Module, target: str) -> bool:

@@ -154,7 +154,7 @@ def test_a_leaking_split_is_refused(command: Command, tmp_path: Path) -> None:
     done = command("bbo.nomad", "params/quickstart.txt")
     assert done.returncode == 1
     assert "8 of 16 validation rows are training rows too" in done.stderr
-    assert "quickstart.yaml:5: data.valid" in done.stderr
+    assert "quickstart.yaml:4: data.valid" in done.stderr
     assert not (tmp_path / "runs").exists()
     write_pair(tmp_path / "params", valid=leak, allow_leak=True)
     allowed = command("bbo.cli", "check", "params/quickstart.txt")

@@ -206,6 +206,17 @@ def test_failures_in_a_row_stop_the_run(toy: Toy, command: Command, tmp_path: Pa
     assert len(results(tmp_path / "runs/toy")) < 12
 
 
+def test_retry_forgets_the_failed(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(in_yaml={"[-5, -1]": "[-1, 1]"}, in_text={"1 1 -5 )": "1 1 -1 )", "64 4 -1 )": "64 4 1 )", "3 -4.5": "3 0"})
+    command("bbo.nomad", "params/toy.txt")
+    assert len(results(tmp_path / "runs/toy")) >= 5
+    done = command("bbo.cli", "retry", "toy")
+    assert done.returncode == 0, done.stderr
+    assert not [f for f in (tmp_path / "runs/toy").glob("evals/*/result.json") if '"failed"' in f.read_text()]
+    assert command("bbo.nomad", "params/toy.txt").returncode == 3  # it is a bad problem still
+    assert command("bbo.cli", "retry", "nobody").returncode == 1
+
+
 def test_a_changed_pair_is_refused_and_names_the_change(toy: Toy, command: Command) -> None:
     toy()
     assert command("bbo.nomad", "params/toy.txt").returncode == 0
