@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,8 @@ class Run:
     def remove(self) -> None:
         """Delete the folder: for a run that was refused before its first evaluation."""
         shutil.rmtree(self.folder)
+        with suppress(OSError):  # other runs are in it
+            self.folder.parent.rmdir()
 
     def base_score(self) -> dict[str, float] | None:
         """Metrics of the untouched base model, where a job has scored it."""

@@ -68,7 +68,6 @@ def load_model(folder: Path, settings: ModelSettings) -> PreTrainedModel:
 
 def attach(model: PreTrainedModel, training: Training) -> PeftModel:
     """Put a fresh LoRA adapter on the base model. Raises InputError naming the modules that there are."""
-
     targets = training.target_modules
     missing = [] if isinstance(targets, str | None) else [name for name in targets if not _matches(model, name)]
     if missing:
@@ -101,7 +100,6 @@ def detach(model: PeftModel) -> PreTrainedModel:
 
 def linear_names(model: Module) -> list[str]:
     """Last parts of the names of all linear layers (GPT-2's are Conv1D): what `target_modules` may list."""
-
     return sorted(
         {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear | Conv1D)}
     )
@@ -113,7 +111,6 @@ def _matches(model: Module, target: str) -> bool:
 
 def _download(repository: str, revision: str | None) -> Path:
     """The hub model's folder in the local cache, brought up to date where the hub can be reached."""
-
     command = f"`hf download {repository}`"
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))

@@ -9,6 +9,7 @@ from typing import Any
 from bbo.errors import InputError
 from bbo.store import Store, key_of, write_json
 from blackbox.settings import DataSettings, Settings, Source, Training
+from blackbox.sources import fingerprint
 
 RECIPE = 1
 """Raised when the trainer's numbers change, so that no old result answers for the new trainer."""
@@ -43,19 +44,21 @@ class Fingerprints:
     def of_model(self, settings: Settings) -> str:
         """Hash over weights, configuration and tokenizer of a folder, or the commit of a model of the hub."""
         path = settings.model.resolved(settings.base)
+        if Path(path).is_absolute() and not Path(path).is_dir():
+            raise InputError(f"model.path: no such model folder: {path}")
         if not Path(path).is_dir():
             return _hub_commit(path, settings.model.revision)
         files = {file.name: self.of_file(file) for file in _model_files(Path(path))}
-        if not files:
-            raise InputError(f"{path}: no config.json and no *.safetensors in this model folder")
+        if "config.json" not in files:
+            raise InputError(f"model.path: no config.json in this model folder: {path}")
         return key_of(files)
 
     def of_data(self, settings: Settings) -> Mapping[str, Any]:
         """Contents of both splits and all that turns them into tokens."""
         data, base = settings.data, settings.base
-        valid = data.valid if isinstance(data.valid, float) else self._of_source(data.valid, base)
+        valid = data.valid if isinstance(data.valid, float) else self._of_source(data.valid, base, "data.valid")
         return {
-            "train": self._of_source(data.train, base),
+            "train": self._of_source(data.train, base, "data.train"),
             "valid": valid,
             "split_seed": data.split_seed if isinstance(data.valid, float) else None,
             "prompt": self._of_prompt(data, base),
@@ -63,11 +66,13 @@ class Fingerprints:
             "max_length": data.max_length,
         }
 
-    def _of_source(self, source: Source, base: Path) -> Mapping[str, Any]:
+    def _of_source(self, source: Source, base: Path, place: str) -> Mapping[str, Any]:
         file = source.file(base)
-        if file is not None:
-            return {"content": self.of_file(file), "split": source.split}
-        return source.model_dump()
+        if file is None:
+            return {"hub": fingerprint(source, base)}
+        if not file.is_file():
+            raise InputError(f"{place}: no such file: {file}")
+        return {"content": self.of_file(file), "split": source.split}
 
     def _of_prompt(self, data: DataSettings, base: Path) -> str:
         file = base / data.prompt

@@ -138,7 +138,7 @@ def trainee_of(setup: Setup, training: Training) -> Iterator[Trainee]:
     adapted = attach(setup.base, training)
     try:
         if training.gradient_checkpointing:
-            adapted.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            adapted.activation_checkpointing_enable({"use_reentrant": False})
         optimizer = torch.optim.AdamW(
             [parameter for parameter in adapted.parameters() if parameter.requires_grad],
             lr=training.learning_rate,
@@ -162,7 +162,7 @@ def trainee_of(setup: Setup, training: Training) -> Iterator[Trainee]:
         )
     finally:
         if training.gradient_checkpointing:
-            adapted.gradient_checkpointing_disable()
+            adapted.activation_checkpointing_disable()
         setup.base = detach(adapted)
 
 

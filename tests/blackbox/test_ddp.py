@@ -13,7 +13,6 @@ import yaml
 from safetensors.torch import load_file
 
 from bbo.errors import InputError
-from blackbox.failure import failure_file
 from blackbox.launch import launch_command
 from tests.blackbox.conftest import results
 
@@ -81,14 +80,6 @@ def test_processes_leave_the_result_unchanged(
         assert adapters[name].keys() == adapters["one"].keys()
         for key, weights in adapters["one"].items():
             assert torch.allclose(adapters[name][key], weights, atol=1e-4), key
-
-
-def test_why_a_launch_failed_is_beside_its_job(experiment: Write, write_job: Write) -> None:
-    job = write_job(experiment(data={"train": "gone.jsonl"}), POINT)
-    assert launch(job, 1).returncode == 1
-    content = json.loads(failure_file(job).read_text())
-    assert content["kind"] == "input"
-    assert content["messages"][0].startswith("data.train: no such file: ")
 
 
 def test_an_out_of_memory_process_fails_the_point_and_frees_the_other(
