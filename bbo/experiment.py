@@ -30,6 +30,8 @@ class Resources(BaseModel):
     executor: Literal["local"] = "local"
     gpus_per_job: int | None = Field(None, ge=0)
     """GPUs, and so processes, of one job; unset: one if the machine has any, else the CPU."""
+    cpus_per_job: int | None = Field(None, ge=1)
+    """Cores of one job that uses no GPU, so that several run side by side; unset: all."""
     processes_per_job: int | None = Field(None, ge=1)
     """Processes of one job where they are not one per GPU."""
     pack: int | None = Field(None, ge=1)

@@ -15,6 +15,7 @@ from rich.console import Console
 from bbo.display import Display, describe, summary
 from bbo.driver import Driver, Ended, Limits
 from bbo.errors import InputError, MachineError
+from bbo.executors.slots import gpus_of, slots_of
 from bbo.experiment import Experiment, read_experiment
 from bbo.pair import disagreements
 from bbo.problem import Problem, experiment_file, read_problem
@@ -115,8 +116,8 @@ def _nomad(options: argparse.Namespace, errors: Console) -> int:
         _ask_blackbox(yaml, "--plan")
         return 0
     _ask_blackbox(yaml, "--quick")
-    if options.max_gpu_hours is not None and experiment.resources.gpus_per_job == 0:
-        raise InputError("--max-gpu-hours: resources.gpus_per_job is 0, this run uses no GPU (use --max-hours)")
+    if options.max_gpu_hours is not None and not gpus_of(slots_of(experiment.resources.gpus_per_job, None)[0]):
+        raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
     run_ = find_run(options.run or options.file.stem)
     limits = Limits(options.max_hours, options.max_gpu_hours)
     return _drive(problem, experiment, run_, Store(options.store or run_.evals), limits, errors)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from bbo.executors.slots import slots_of
+from bbo.executors.slots import gpus_of, slots_of
 from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.space import Point
@@ -36,12 +36,12 @@ class Blackbox:
 
     @cached_property
     def slots(self) -> list[tuple[str, ...]]:
-        return slots_of(self.experiment.resources.gpus_per_job)
+        return slots_of(self.experiment.resources.gpus_per_job, self.experiment.resources.cpus_per_job)
 
     @property
     def processes(self) -> int:
         """Processes of one job."""
-        return self.experiment.resources.processes_per_job or max(1, len(self.slots[0]))
+        return self.experiment.resources.processes_per_job or max(1, len(gpus_of(self.slots[0])))
 
     @cached_property
     def _fingerprints(self) -> Fingerprints:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bbo.errors import InputError
-from bbo.executors.slots import visible_gpus
+from bbo.executors.slots import gpus_of, slots_of, visible_gpus
 from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.store import Store
@@ -24,7 +24,7 @@ def quick(experiment: Experiment) -> None:
     if problems:
         raise InputError(*problems)
     if blackbox.settings is not None:
-        launch_command(Path("job.json"), blackbox.processes, len(blackbox.slots[0]), experiment.accelerate)
+        launch_command(Path("job.json"), blackbox.processes, blackbox.slots[0], experiment.accelerate)
 
 
 def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
@@ -69,8 +69,9 @@ def plan(experiment: Experiment) -> list[str]:
         settings = read_settings(experiment)
         resources = experiment.resources
         gpus = min(1, len(visible_gpus())) if resources.gpus_per_job is None else resources.gpus_per_job
+        devices = [str(number) for number in range(gpus)] or slots_of(0, resources.cpus_per_job)[0]
         processes = resources.processes_per_job or max(1, gpus)
-        command, _ = launch_command(Path("JOB.json"), processes, gpus, experiment.accelerate)
+        command, _ = launch_command(Path("JOB.json"), processes, devices, experiment.accelerate)
         memory = estimate(settings, settings.training_for(experiment.space.decode(_middle(experiment))))
         known = f"about {memory:.2g} GiB per process" if memory else "unknown until the model is on this machine"
         lines = [f"launch: {' '.join(['accelerate launch', *command[3:]])}", f"memory: {known}"]
@@ -138,7 +139,7 @@ def full(experiment: Experiment) -> dict[str, Any]:
     examples = tokenize(texts.train, tokenizer, settings.data.max_length, "data.train")
     tokenize(texts.valid, tokenizer, settings.data.max_length, "data.valid")
     lengths = [len(example.tokens) for example in examples]
-    device = "cuda" if torch.cuda.is_available() and blackbox.slots[0] else "cpu"
+    device = "cuda" if torch.cuda.is_available() and gpus_of(blackbox.slots[0]) else "cpu"
     model = load_model(folder, settings.model).to(device)
     training = settings.training_for(experiment.space.decode(_middle(experiment)))
     memory = estimate(settings, training)

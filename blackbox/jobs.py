@@ -9,7 +9,7 @@ from typing import Any
 
 from bbo.claims import HEARTBEAT
 from bbo.executors import local
-from bbo.executors.slots import Slot
+from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.store import Result, Store, write_json
@@ -97,7 +97,7 @@ class Jobs:
             self._attempts[candidate.key] = self._attempts.get(candidate.key, 0) + 1
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{job[0].key[:8]}-{self._attempts[job[0].key]}"
         file = self.store.jobs / f"{name}.json"
-        arguments, environment = launch_command(file, self.processes, len(self.slots[0]), self.experiment.accelerate)
+        arguments, environment = launch_command(file, self.processes, self.slots[0], self.experiment.accelerate)
 
         def prepare(slot: Slot) -> None:
             write_json(file, self._describe(name, job, slot))
@@ -116,7 +116,7 @@ class Jobs:
             "experiment": str(self.experiment.path.absolute()),
             "launched": time.time(),
             "slot": slot.name,
-            "gpus": len(slot.devices),
+            "gpus": len(gpus_of(slot.devices)),
             "base_score": base,
             "evaluations": [
                 {

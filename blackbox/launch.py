@@ -3,28 +3,34 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bbo.errors import InputError
+from bbo.executors.slots import gpus_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def launch_command(
-    job_file: Path, processes: int, gpus: int, accelerate_config: Path | None
-) -> tuple[list[str], dict[str, str]]:
-    """Arguments and additions to the environment. `gpus` 0: on the CPU.
+SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that spin while they wait take four times as long where other processes want the cores too."""
 
-    With a configuration file of `accelerate config` that file decides about everything but the job. Raises
+
+def launch_command(
+    job_file: Path, processes: int, devices: Sequence[str], accelerate_config: Path | None
+) -> tuple[list[str], dict[str, str]]:
+    """Arguments and additions to the environment. `devices` are those of one slot.
+
+    With a configuration file of `accelerate config` that file decides about all but job and processes. Raises
     InputError where it asks for what the trainer cannot honour.
     """
     environment = {"PYTHONPATH": _python_path(), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if accelerate_config is not None:
         check_accelerate_config(accelerate_config)
-        options = ["--config_file", str(accelerate_config)]
+        options = ["--config_file", str(accelerate_config), "--num_processes", str(processes)]
     else:
         options = ["--num_processes", str(processes), "--num_machines", "1"]
         options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -32,12 +38,11 @@ def launch_command(
             # --multi_gpu means one process per device also where the device is the CPU; port 0 is any free one, since
             # several jobs may run side by side.
             options += ["--multi_gpu", "--main_process_port", "0"]
-        elif gpus == 0:
+        elif not gpus_of(devices):
             options += ["--cpu"]
-    if gpus == 0:
-        options += ["--num_cpu_threads_per_process", str(max(1, len(os.sched_getaffinity(0)) // processes))]
-        # Threads that spin while they wait take four times as long where other processes want the cores too.
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_WAIT_POLICY": "PASSIVE"}
+    if not gpus_of(devices):
+        options += ["--num_cpu_threads_per_process", str(max(1, len(devices) // processes))]
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", **SHARED_CORES}
     # The launcher's module instead of its script: the same program, from this very interpreter.
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*command, *options, "--module", "blackbox.train", str(job_file)], environment

@@ -14,6 +14,7 @@ from bbo.executors import local
 from bbo.experiment import Experiment, read_experiment
 from bbo.store import Store, write_json
 from blackbox.failure import failure_file, raise_failure, write_failure
+from blackbox.launch import SHARED_CORES
 
 
 class Preflight:
@@ -61,12 +62,13 @@ class Preflight:
         failure.unlink(missing_ok=True)
         experiment = str(self.experiment.path.absolute())
         arguments = [sys.executable, "-m", "blackbox.preflight", experiment, "--json", str(report)]
-        check = local.Launch("preflight", arguments, log, lambda slot: None)
+        check = local.Launch("preflight", arguments, log, lambda slot: None, SHARED_CORES)
         for _, how in local.run([check], slots, lambda launch, pid: None, lambda: None):
             raise_failure(failure, log)
             if how.status != 0:
                 raise MachineError(f"the preflight ended with status {how.status}, see {log}")
         content = json.loads(report.read_text())
+        report.unlink()
         self._update(lambda old: {"digest": self.digest, "report": content, "base": old.get("base")})
 
     def _update(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

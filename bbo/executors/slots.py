@@ -16,7 +16,7 @@ from bbo.errors import InputError, MachineError
 
 @dataclass(frozen=True)
 class Slot:
-    """Devices that are locked together; `devices` is empty for the CPU."""
+    """Devices that are locked together: GPUs, or cores of the CPU (`cpu0`, `cpu1`...)."""
 
     name: str
     devices: tuple[str, ...]
@@ -25,11 +25,16 @@ class Slot:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpus_of(self.devices))}
 
     def release(self) -> None:
         for lock in self.locks:
             os.close(lock)
+
+
+def gpus_of(devices: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs among these devices; none on a slot of the CPU."""
+    return tuple(device for device in devices if not device.startswith("cpu"))
 
 
 def visible_gpus() -> list[str]:
@@ -40,25 +45,31 @@ def visible_gpus() -> list[str]:
     return sorted((path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 
-def slots_of(gpus_per_job: int | None) -> list[tuple[str, ...]]:
+def slots_of(gpus_per_job: int | None, cpus_per_job: int | None) -> list[tuple[str, ...]]:
     """The machine's devices shared out: one entry per slot. Raises InputError when a job asks for more than there is.
 
-    `gpus_per_job=None` means one GPU if there is any, else the CPU; the CPU is one slot.
+    `gpus_per_job=None` means one GPU if there is any, else the CPU; `cpus_per_job=None` all cores of the CPU.
     """
-    gpus = visible_gpus()
-    size = min(1, len(gpus)) if gpus_per_job is None else gpus_per_job
+    devices = visible_gpus()
+    size = min(1, len(devices)) if gpus_per_job is None else gpus_per_job
+    if size > len(devices):
+        raise InputError(f"resources.gpus_per_job: {size} asked for, but this machine shows {len(devices)} GPUs")
     if size == 0:
-        return [()]
-    if size > len(gpus):
-        raise InputError(f"resources.gpus_per_job: {size} asked for, but this machine shows {len(gpus)} GPUs")
-    return [tuple(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
+        devices = [f"cpu{number}" for number in range(cores())]
+        size = len(devices) if cpus_per_job is None else min(cpus_per_job, len(devices))
+    return [tuple(devices[i : i + size]) for i in range(0, len(devices) - size + 1, size)]
+
+
+def cores() -> int:
+    """Cores of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def acquire(choices: Sequence[tuple[str, ...]]) -> Slot | None:
     """The first of these slots that nobody holds, now held by us; None when all are taken."""
     for devices in choices:
         locks: list[int] = []
-        for device in devices or ("cpu",):
+        for device in devices:
             lock = os.open(_lock_file(device), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             locks.append(lock)
             try:
@@ -68,7 +79,8 @@ def acquire(choices: Sequence[tuple[str, ...]]) -> Slot | None:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} in {Path.cwd()}".encode(), 0)
         else:
-            return Slot("gpu " + ",".join(devices) if devices else "cpu", devices, tuple(locks))
+            kind = "gpu " if gpus_of(devices) else ""
+            return Slot(kind + " ".join(devices), devices, tuple(locks))
         for lock in locks:
             os.close(lock)
     return None
@@ -76,7 +88,7 @@ def acquire(choices: Sequence[tuple[str, ...]]) -> Slot | None:
 
 def holders(choices: Sequence[tuple[str, ...]]) -> str:
     """Who holds these slots, for the message of a process that waits."""
-    notes = [_lock_file(device).read_text() for devices in choices for device in devices or ("cpu",)]
+    notes = [_lock_file(device).read_text() for devices in choices for device in devices]
     return "; ".join(dict.fromkeys(note for note in notes if note))
 
 

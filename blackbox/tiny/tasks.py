@@ -1,4 +1,4 @@
-"""Instruction data in the Alpaca format: small tasks whose facts and skills the pre-training text has told as prose."""
+"""Instruction data in the Alpaca format: small tasks whose facts and skills the pre-training text has shown."""
 
 from collections.abc import Callable
 from random import Random

@@ -39,7 +39,7 @@ Write = Callable[..., Path]
 
 
 def launch(job: Path, processes: int, config: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command, environment = launch_command(job, processes, 0, config)
+    command, environment = launch_command(job, processes, ("cpu0", "cpu1"), config)
     environment = os.environ | environment | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, env=environment, cwd=job.parent, capture_output=True, text=True, check=False, timeout=200
@@ -123,16 +123,16 @@ def test_what_would_overrule_a_point_is_refused(
 ) -> None:
     (tmp_path / "ds.json").write_text(json.dumps(deepspeed))
     with pytest.raises(InputError) as error:
-        launch_command(tmp_path / "job.json", 2, 2, write_config(**FSDP | changes))
+        launch_command(tmp_path / "job.json", 2, ("0", "1"), write_config(**FSDP | changes))
     assert sentence in str(error.value)
 
 
 def test_launch_lines(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
-    line, environment = launch_command(job, 1, 0, None)
+    line, environment = launch_command(job, 1, ("cpu0",), None)
     assert line[1:3] == ["-m", "accelerate.commands.launch"] and line[-3:] == ["--module", "blackbox.train", str(job)]
     assert "--cpu" in line and "--multi_gpu" not in line
     assert environment["CUDA_VISIBLE_DEVICES"] == "" and environment["ACCELERATE_USE_CPU"] == "true"
-    line, environment = launch_command(job, 4, 4, None)
+    line, environment = launch_command(job, 4, ("0", "1", "2", "3"), None)
     assert "--multi_gpu" in line and line[line.index("--num_processes") + 1] == "4" and "--cpu" not in line
     assert "CUDA_VISIBLE_DEVICES" not in environment

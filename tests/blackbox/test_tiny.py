@@ -86,7 +86,7 @@ def test_the_data_is_clean():
     assert 150 <= len(valid) <= 250
     both = [*train, *valid]
     assert all(set(row) == {"instruction", "input", "output"} and row["output"] for row in both)
-    # No row twice, on either side; nor a task's question in another wording with the same answer.
+    # No prompt twice, on either side.
     assert len({(row["instruction"], row["input"]) for row in both}) == len(both)
     train_rendered = {tuple(row.values()) for row in train}
     assert not train_rendered & {tuple(row.values()) for row in valid}
