@@ -78,7 +78,7 @@ class Display(Watch):
         how = f"  ({answer.reason})" if answer.reason else "" if answer.source == "trained" else "  (from the store)"
         words = describe(self.experiment.space.decode(ask.point))
         clock = _clock(time.monotonic() - self._started)
-        return f"[{self._counted}{total}] {output.metric} {value}  best {best}  {words}  {clock}{how}"
+        return f"[{self._counted}{total}] #{ask.number} {output.metric} {value}  best {best}  {words}  {clock}{how}"
 
     def _status(self, log: RunLog) -> Text:
         open_asks = [ask for ask in log.driven if ask.number not in log.answers]
@@ -89,7 +89,7 @@ class Display(Watch):
         for ask in open_asks:
             step = _last_step(self.store.evaluation(ask.key).progress_file)
             if step:
-                words += f"  | evaluation {ask.number}: {step}"
+                words += f"  | #{ask.number}: {step}"
         return Text(words, style="cyan", overflow="ellipsis", no_wrap=True)
 
     def _expected(self, log: RunLog) -> float | None:
@@ -126,7 +126,7 @@ def summary(
         rows["best score"] = "no good evaluation"
     else:
         ask, answer = best
-        rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation {ask.number})"
+        rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation #{ask.number})"
         rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
     count = {source: sum(a.source == source for _, a in evaluated) for source in ("trained", "store", "failed")}
     counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed)"
