@@ -11,6 +11,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +46,8 @@ class Claim:
         with open(self.path.with_name(".claim.lock"), "a") as guard:
             # Serializes takers of one host; between hosts the exclusive link below decides.
             fcntl.flock(guard, fcntl.LOCK_EX)
-            holder = self.holder()
-            if holder is not None:
-                if self._alive(holder):
+            if self.path.exists():
+                if self._alive(self.holder()):
                     return False
                 self.path.unlink(missing_ok=True)
             return self._create()
@@ -62,9 +63,11 @@ class Claim:
 
     def touch(self) -> None:
         """Show watchers on other hosts that we live."""
-        os.utime(self.path)
+        with suppress(FileNotFoundError):
+            os.utime(self.path)
 
     def holder(self) -> Holder | None:
+        """Who has it; None where nobody has, or where a crash of the machine left a claim without content."""
         try:
             content = json.loads(self.path.read_text())
         except (FileNotFoundError, ValueError):
@@ -87,8 +90,8 @@ class Claim:
         temporary.write_text(json.dumps({"host": holder.host, "processes": holder.processes}))
         os.replace(temporary, path)
 
-    def _alive(self, holder: Holder) -> bool:
-        if holder.host == socket.gethostname():
+    def _alive(self, holder: Holder | None) -> bool:
+        if holder is not None and holder.host == socket.gethostname():
             return any(_lives(pid, start) for pid, start in holder.processes)
         try:
             beat = self.path.stat().st_mtime_ns
@@ -98,6 +101,25 @@ class Claim:
         if self._seen is None or self._seen[0] != beat:
             self._seen = (beat, now)
         return now - self._seen[1] < SILENCE
+
+
+@contextmanager
+def beating(claims: Sequence[Claim]) -> Iterator[None]:
+    """Touch these claims of ours every HEARTBEAT seconds."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT):
+            for claim in claims:
+                claim.touch()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _identity(pid: int) -> tuple[int, float]:

@@ -12,7 +12,9 @@ from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
 from bbo.pair import disagreements
 from bbo.problem import experiment_file, read_problem
+from bbo.replay import read_session
 from bbo.run import find_run
+from bbo.store import Store
 
 app = typer.Typer(
     help="Tune LoRA fine-tuning with NOMAD 4 and other optimizers.",
@@ -57,13 +59,13 @@ def retry(run: Annotated[str, typer.Argument(help="a name below runs/, or the pa
         raise InputError(f"{where.folder}: no run there")
     with where.driven():
         log = where.log()
-        store = where.session()[1]
-        failed = [ask for ask in log.driven if (a := log.answers.get(ask.number)) and a.source == "failed"]
-        for ask in failed:
-            store.evaluation(ask.key).result_file.unlink(missing_ok=True)
+        store = Store(Path(read_session(where).store)) if where.session_file.is_file() else Store(where.evals)
+        failed = [ask for ask in log.asks if (a := log.answers.get(ask.number)) and a.source == "failed"]
+        for key in {ask.key for ask in failed}:
+            store.evaluation(key).result_file.unlink(missing_ok=True)
         if failed:
             log.forget(failed[0].number)
-    print(f"{len(failed)} failed evaluations forgotten; good ones stay in the store")
+    print(f"{len({ask.key for ask in failed})} failed evaluations forgotten; good ones stay in the store")
 
 
 def main() -> None:
@@ -73,6 +75,8 @@ def main() -> None:
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (MachineError, OSError) as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(3)

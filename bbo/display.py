@@ -52,9 +52,7 @@ class Display(Watch):
         for ask in log.driven:
             answer = log.answers.get(ask.number)
             if answer is not None and answer.source != "declined":
-                self._shown.add(ask.number)
-                self._counted += 1
-                self._best = min(self._best, _objective(answer, self.experiment))
+                self._count(ask, answer)
         if self._shown:
             self.note(f"replaying {len(self._shown)} evaluations from {self.run.log_file}")
 
@@ -63,12 +61,16 @@ class Display(Watch):
             answer = log.answers.get(ask.number)
             if answer is None or ask.number in self._shown or answer.source == "declined":
                 continue
-            self._shown.add(ask.number)
-            self._counted += 1
-            self._best = min(self._best, _objective(answer, self.experiment))
+            self._count(ask, answer)
             self.console.print(self._line(ask, answer), highlight=False, soft_wrap=True)
         if self._live:
             self._live.update(self._status(log), refresh=True)
+
+    def _count(self, ask: Ask, answer: Answer) -> None:
+        self._shown.add(ask.number)
+        self._counted += 1
+        if is_good(self.experiment, answer):
+            self._best = min(self._best, _objective(answer, self.experiment))
 
     def _line(self, ask: Ask, answer: Answer) -> str:
         output = self.experiment.outputs[self.experiment.objective]
@@ -143,16 +145,19 @@ def summary(
 
 
 def best_of(experiment: Experiment, log: RunLog) -> tuple[Ask, Answer] | None:
-    """The answered ask with the best objective among those whose constraints hold; the first of equals."""
+    """The best answered ask whose constraints hold; the first of equals."""
     good = [
         (ask, answer)
         for ask in log.driven
-        if (answer := log.answers.get(ask.number)) is not None
-        and answer.source not in ("failed", "declined")
-        and answer.values
-        and all(v <= 0 for v, o in zip(answer.values, experiment.outputs, strict=True) if o.kind == "PB")
+        if (answer := log.answers.get(ask.number)) is not None and is_good(experiment, answer)
     ]
     return min(good, key=lambda pair: _objective(pair[1], experiment), default=None)
+
+
+def is_good(experiment: Experiment, answer: Answer) -> bool:
+    """Neither failed nor declined nor infeasible."""
+    told = answer.source not in ("failed", "declined") and answer.values is not None
+    return told and not experiment.rank(answer.values or ())[0]
 
 
 def describe(hyperparameters: Mapping[str, Any]) -> str:

@@ -11,14 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment
 from bbo.lifeline import ENVIRONMENT as LIFELINE
+from bbo.replay import ENVIRONMENT as SESSION
+from bbo.replay import Session, misheard, open_session
 from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
 from bbo.runlog import RunLog, Stop
@@ -65,10 +69,10 @@ class Driver:
     def drive(self, watch: "Watch") -> None:
         """Until NOMAD ends by itself. Raises Ended, InputError or MachineError when it ends otherwise."""
         started, restarts = time.monotonic(), 0
-        with _interruptible():
+        with _interruptible() as caught:
             while True:
                 before = len(self.log.answers)
-                died = self._session(watch, started)
+                died = self._session(watch, started, caught)
                 if died is None:
                     return
                 restarts = 0 if len(self.log.answers) > before else restarts + 1
@@ -76,52 +80,51 @@ class Driver:
                     raise Ended(f"NOMAD ended {restarts} times without a new answer: {died}", 3)
                 watch.note(f"{died}: replaying {len(self.log.answers)} evaluations")
 
-    def _session(self, watch: "Watch", started: float) -> str | None:
+    def _session(self, watch: "Watch", started: float, caught: list[int]) -> str | None:
         """One NOMAD from start to end. None when it ended by itself, else what happened to it."""
-        self.log.stopped = None
-        self.run.open_session(self.store, self.max_bb_eval, self.in_order)
-        child = self._spawn()
+        session = open_session(self.run, self.log, self.store, self.max_bb_eval, self.in_order)
+        child = self._spawn(session)
         try:
             while child.poll() is None:
-                self._look(watch, started)
+                self._look(watch, started, caught)
                 time.sleep(POLL)
         finally:
             _end(child)
             self.log.refresh()
             watch.update(self.log)
             shutil.rmtree(self.run.temporary, ignore_errors=True)
-        if self.log.stopped is not None:
+        if self.log.stopped is not None and self.log.stopped.session == session.name:
             return self._stopped(self.log.stopped)
-        if child.returncode == -signal.SIGABRT:
+        if child.returncode == -signal.SIGABRT and not self.log.answers:
             raise InputError(f"NOMAD refused these parameters: {_last_words(self.run.nomad_log)}")
+        if child.returncode == -signal.SIGABRT:
+            return f"NOMAD aborted: {_last_words(self.run.nomad_log)}"
         if child.returncode != 0:
             return f"NOMAD was ended by status {child.returncode}"
-        if any(ask.number not in self.log.answers for ask in self.log.driven):
-            return "a call of the blackbox died before it answered"
-        if self.in_order and self._rows() != len(self.log.driven):
-            return f"NOMAD noted {self._rows()} evaluations, the run log {len(self.log.driven)}"
-        return None
+        return misheard(self.run, self.log, session)
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, session: Session) -> subprocess.Popen[bytes]:
         self.run.temporary.mkdir(parents=True, exist_ok=True)
         parameters = self.run.folder / "parameters.txt"
         own = [f"TMP_DIR {self.run.temporary.absolute()}", "ADD_SEED_TO_FILE_NAMES no"]
-        own += [f"HISTORY_FILE {self.run.history.absolute()}"] if self.in_order else []
+        own += [f"HISTORY_FILE {self.run.history.absolute()}"]
         parameters.write_text("\n".join([*own, *self.parameters]) + "\n")
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        ours = {LIFELINE: "1", RUN: str(self.run.folder.absolute()), SESSION: session.name}
         with self.run.nomad_log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "bbo.batch", str(parameters)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PATH": path, LIFELINE: "1", RUN: str(self.run.folder.absolute())},
+                env={**os.environ, **own_python_first(), **ours},
                 start_new_session=True,
             )
 
-    def _look(self, watch: "Watch", started: float) -> None:
+    def _look(self, watch: "Watch", started: float, caught: list[int]) -> None:
         self.log.refresh()
         watch.update(self.log)
+        if caught:
+            raise Ended(f"interrupted by {signal.Signals(caught[0]).name}", 130)
         if self.limits.max_hours is not None and time.monotonic() - started > self.limits.max_hours * 3600:
             raise Ended(f"--max-hours {self.limits.max_hours:g} is over", 0)
         if self.limits.max_gpu_hours is not None and self._gpu_hours() > self.limits.max_gpu_hours:
@@ -149,9 +152,6 @@ class Driver:
             raise MachineError(stop.reason)
         raise Ended(f"the replay left the record: {stop.reason}", 3)
 
-    def _rows(self) -> int:
-        return self.run.history.read_bytes().count(b"\n") if self.run.history.is_file() else 0
-
 
 class Watch:
     """What a driver tells while it drives; see bbo/display.py."""
@@ -176,20 +176,28 @@ def failed_in_a_row(log: RunLog) -> list[str]:
     return reasons
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C, a closed terminal and a scheduler's SIGTERM all end the run in the same orderly way."""
+def own_python_first() -> dict[str, str]:
+    """So that `python3` in a BB_EXE is the interpreter that runs us."""
+    return {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])}
 
-    def interrupt(number: int, _: FrameType | None) -> None:
-        for name in before:  # the second one must not break into the clean-up of the first
-            signal.signal(name, signal.SIG_IGN)
-        raise Ended(f"interrupted by {signal.Signals(number).name}", 130)
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C, a closed terminal and a scheduler's SIGTERM end the run in the same orderly way; what came is listed.
+
+    A signal that was ignored when we started (nohup) stays ignored.
+    """
+    caught: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        caught.append(number)
 
     before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for name in before:
-        signal.signal(name, interrupt)
+    for name, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(name, note)
     try:
-        yield
+        yield caught
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
@@ -199,18 +207,34 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     """End NOMAD and the blackbox, which first ends its trainer; return when all of the session are gone."""
     deadline = time.monotonic() + 15
     name = signal.SIGTERM
-    while True:
-        child.poll()
-        try:
+    while _living(child):
+        with suppress(ProcessLookupError):
             os.killpg(child.pid, name)
-        except ProcessLookupError:
-            break
         if time.monotonic() > deadline:
             name = signal.SIGKILL
         time.sleep(0.05)
     child.wait()
     assert child.stdin is not None
     child.stdin.close()
+
+
+def _living(child: subprocess.Popen[bytes]) -> bool:
+    """Whether anybody of the child's process group runs. Where we are process 1 its orphans are ours to reap."""
+    child.poll()
+    with suppress(ChildProcessError):
+        os.waitpid(-child.pid, os.WNOHANG)
+    try:
+        os.killpg(child.pid, 0)
+    except ProcessLookupError:
+        return False
+    return any(_in_group(process, child.pid) for process in psutil.process_iter())
+
+
+def _in_group(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
 
 
 def _last_words(log: Path) -> str:

@@ -6,7 +6,7 @@ them there with the same messages, `params/bbo3.yaml:7: training.warmup_steps: .
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -123,6 +123,11 @@ class Experiment:
     def objective(self) -> int:
         """Index of the (first) objective among the outputs."""
         return next(index for index, output in enumerate(self.outputs) if output.kind == "OBJ")
+
+    def rank(self, values: Sequence[float]) -> tuple[bool, float]:
+        """Smaller is better: whether a constraint is violated, then the objective."""
+        violated = any(v > 0 for v, output in zip(values, self.outputs, strict=True) if output.kind == "PB")
+        return violated, values[self.objective]
 
     def section(self, name: str, model: type[Section]) -> Section:
         """Section `name` checked by a pydantic model. Raises InputError with file, line, rule and value."""

@@ -22,13 +22,19 @@ def watch(on_death: Callable[[], None] | None = None) -> None:
         return
     parent = os.getppid()
 
-    def wait() -> None:
-        poll = select.poll()
-        poll.register(0, select.POLLHUP)
-        while not poll.poll(500) and os.getppid() == parent:
-            pass
+    poll = select.poll()
+    poll.register(0, select.POLLHUP)
+
+    def end() -> None:
         if on_death is not None:
             on_death()
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def wait() -> None:
+        while not poll.poll(500) and os.getppid() == parent:
+            pass
+        end()
+
+    if poll.poll(0):  # cut before we began: not one step more
+        end()
     threading.Thread(target=wait, name="lifeline", daemon=True).start()

@@ -1,6 +1,9 @@
 """`nomad FILE`: NOMAD 4's batch mode on a parameter file, with a run folder that survives everything."""
 
 import argparse
+import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -12,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bbo.display import Display, describe, summary
-from bbo.driver import Driver, Ended, Limits
+from bbo.display import Display, best_of, describe, summary
+from bbo.driver import Driver, Ended, Limits, own_python_first
 from bbo.errors import InputError, MachineError
 from bbo.executors.slots import gpus_of, slots_of
 from bbo.experiment import Experiment, read_experiment
@@ -27,6 +30,18 @@ BUDGET = {"MAX_BB_EVAL", "MAX_EVAL", "MAX_TIME", "MAX_BLOCK_EVAL", "STOP_IF_FEAS
 
 OUR_FILES = {"HISTORY_FILE", "ADD_SEED_TO_FILE_NAMES", "TMP_DIR", "PROBLEM_DIR"}
 """Keywords that the driver sets for the child; the user's are put aside."""
+
+UNREPLAYABLE = {
+    "CACHE_FILE": "the store and the run log keep what was evaluated, run the same command again",
+    "HOT_RESTART_READ_FILES": "a run is resumed by its run log, run the same command again",
+    "HOT_RESTART_WRITE_FILES": "a run is resumed by its run log, run the same command again",
+    "PSD_MADS_OPTIMIZATION": "its evaluations come in no order that could be replayed",
+    "SURROGATE_EXE": "no cheaper blackbox is offered yet",
+}
+"""Keywords of NOMAD that a driven run does not take."""
+
+UNSAFE = r"[^\w@%+:,./-]|[^\x00-\x7f]"
+"""NOMAD hands paths to a shell, unquoted, and takes ASCII alone."""
 
 EPILOG = """examples:
   nomad params/quickstart.txt              tune the embedded tiny model
@@ -43,13 +58,9 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Exit statuses: 0 done, 1 input refused, 2 command line, 3 stopped or nothing good, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    if options.help is not None:
-        _say_help(options.help)
-        return 0
-    if options.version or options.info:
-        import PyNomad  # noqa: PLC0415 - a C++ library that `nomad FILE` needs in its child only
-
-        PyNomad.version() if options.version else PyNomad.info()
+    options.command = shlex.join(["nomad", *arguments])
+    if options.help is not None or options.version or options.info:
+        _say(options)
         return 0
     if options.file is None:
         _parser().print_usage(sys.stderr)
@@ -61,6 +72,8 @@ def run(arguments: Sequence[str]) -> int:
     except InputError as error:
         errors.print(str(error))
         return 1
+    except KeyboardInterrupt:
+        return 130
     except (MachineError, OSError) as error:
         errors.print(f"stopped: {error}")
         return 3
@@ -91,13 +104,19 @@ def _positive(text: str) -> float:
     return value
 
 
-def _say_help(keyword: str) -> None:
-    if not keyword:
+def _say(options: argparse.Namespace) -> None:
+    """-h, -v, -i."""
+    if options.help == "":
         _parser().print_help()
         return
-    import PyNomad  # noqa: PLC0415
+    import PyNomad  # noqa: PLC0415 - a C++ library that `nomad FILE` needs in its child only
 
-    PyNomad.help(keyword)
+    if options.help is not None:
+        PyNomad.help(options.help)
+    elif options.version:
+        PyNomad.version()
+    else:
+        PyNomad.info()
 
 
 def _nomad(options: argparse.Namespace, errors: Console) -> int:
@@ -106,7 +125,8 @@ def _nomad(options: argparse.Namespace, errors: Console) -> int:
         errors.print(f"warning: {warning}")
     yaml = experiment_file(problem)
     if yaml is None:
-        return _foreign(problem)
+        return _foreign(problem, options)
+    _refuse_unreplayable(problem)
     experiment = read_experiment(yaml)
     if wrong := disagreements(problem, experiment):
         raise InputError(*wrong)
@@ -119,12 +139,26 @@ def _nomad(options: argparse.Namespace, errors: Console) -> int:
     if options.max_gpu_hours is not None and not gpus_of(slots_of(experiment.resources.gpus_per_job, None)[0]):
         raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
     run_ = find_run(options.run or options.file.stem)
-    limits = Limits(options.max_hours, options.max_gpu_hours)
-    return _drive(problem, experiment, run_, Store(options.store or run_.evals), limits, errors)
+    if re.search(UNSAFE, str(run_.folder.absolute())):
+        raise InputError(f"{run_.folder.absolute()}: NOMAD takes no path with spaces or special characters: use --run")
+    if "HISTORY_FILE" in problem.settings:
+        errors.print(f"{problem.where('HISTORY_FILE')}: NOMAD's history is written to {run_.history}")
+    return _drive(problem, experiment, run_, options, errors)
 
 
-def _drive(problem: Problem, experiment: Experiment, run_: Run, store: Store, limits: Limits, errors: Console) -> int:
+def _refuse_unreplayable(problem: Problem) -> None:
+    """Raise InputError for what cannot be led through a record: resuming is the run log's business here."""
+    for keyword, reason in UNREPLAYABLE.items():
+        given = problem.settings.get(keyword)
+        if given and given[-1].values[0].lower() not in ("no", "n", "false", "0"):
+            raise InputError(f"{problem.where(keyword)}: {keyword}: {reason}")
+    if len(problem.bb_exe) != 4:
+        raise InputError(f"{problem.where('BB_EXE')}: BB_EXE must be $python3 $-m $blackbox NAME.yaml, nothing more")
+
+
+def _drive(problem: Problem, experiment: Experiment, run_: Run, options: argparse.Namespace, errors: Console) -> int:
     started = time.monotonic()
+    store = Store(options.store or run_.evals)
     is_new = not run_.folder.exists()
     with run_.driven():
         run_.settle(about(problem, experiment))
@@ -135,7 +169,7 @@ def _drive(problem: Problem, experiment: Experiment, run_: Run, store: Store, li
             parameters=[f"PROBLEM_DIR {problem.folder}/", *_lines(problem)],
             max_bb_eval=problem.max_bb_eval,
             in_order=problem.threads == 1,
-            limits=limits,
+            limits=Limits(options.max_hours, options.max_gpu_hours),
         )
         console = Console()
         display = Display(run_, experiment, store, problem.max_bb_eval, console)
@@ -157,9 +191,8 @@ def _drive(problem: Problem, experiment: Experiment, run_: Run, store: Store, li
         for line in summary(experiment, store, driver.log, base, time.monotonic() - started):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if reason is not None:
-        errors.print(f"stopped: {reason}\ncontinue with: {' '.join(['nomad', *sys.argv[1:]])}")
-    good = any(a.source in ("trained", "store") for a in driver.log.answers.values())
-    return status or (0 if good else 3)
+        errors.print(f"stopped: {reason}\ncontinue with: {options.command}")
+    return status or (0 if best_of(experiment, driver.log) is not None else 3)
 
 
 def about(problem: Problem, experiment: Experiment) -> dict[str, Any]:
@@ -171,7 +204,7 @@ def about(problem: Problem, experiment: Experiment) -> dict[str, Any]:
         if keyword not in BUDGET and not keyword.startswith("DISPLAY") and not keyword.endswith("FILE")
     }
     document = {name: content for name, content in experiment.document.items() if name not in free}
-    return {"problem": settings, "experiment": document, "nomad": version("PyNomadBBO")}
+    return {"problem": {**settings, "X0": problem.x0}, "experiment": document, "nomad": version("PyNomadBBO")}
 
 
 def _lines(problem: Problem) -> list[str]:
@@ -187,10 +220,20 @@ def _ask_blackbox(yaml: Path, what: str) -> None:
         raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what} failed"]))
 
 
-def _foreign(problem: Problem) -> int:
+def _foreign(problem: Problem, options: argparse.Namespace) -> int:
     """A blackbox that is not ours: plain NOMAD, without run folder, as the native executable would run it."""
+    if "$blackbox" in problem.bb_exe:
+        raise InputError(f"{problem.where('BB_EXE')}: BB_EXE must be $python3 $-m $blackbox NAME.yaml")
+    ours = (options.run, options.store, options.dry_run, options.max_hours, options.max_gpu_hours)
+    if any(ours):
+        raise InputError(
+            f"{problem.where('BB_EXE')}: BB_EXE names no experiment of ours, so options of runs mean nothing"
+        )
     print("BB_EXE names no experiment of ours: plain NOMAD, nothing is kept", file=sys.stderr)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join([f"PROBLEM_DIR {problem.folder}/", *problem.lines]) + "\n")
         file.flush()
-        return abs(subprocess.run([sys.executable, "-m", "bbo.batch", file.name], check=False).returncode)
+        command = [sys.executable, "-m", "bbo.batch", file.name]
+        return (
+            0 if subprocess.run(command, env={**os.environ, **own_python_first()}, check=False).returncode == 0 else 3
+        )

@@ -5,30 +5,17 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bbo.errors import InputError
-from bbo.runlog import RunLog, Session
-from bbo.store import Store, write_json
+from bbo.errors import InputError, MachineError
+from bbo.runlog import RunLog
+from bbo.store import write_json
 
 ENVIRONMENT = "BBO_RUN"
 """The run folder of a driven blackbox; unset when a native NOMAD or a user calls it."""
-
-
-@dataclass(frozen=True)
-class SessionFile:
-    """What a driver tells the blackbox of this start of the optimizer; kept in runs/NAME/session.json."""
-
-    name: str
-    store: str
-    max_bb_eval: int | None
-    in_order: bool
-    history: str | None
 
 
 class Run:
@@ -54,28 +41,13 @@ class Run:
     def log(self) -> RunLog:
         return RunLog(self.log_file)
 
-    def open_session(self, store: Store, max_bb_eval: int | None, in_order: bool) -> None:
-        """Tell the blackbox that an optimizer starts anew: the cursor begins at the first ask again."""
-        self.history.unlink(missing_ok=True)
-        content = SessionFile(
-            name=f"{time.time_ns()}-{os.getpid()}",
-            store=str(store.root),
-            max_bb_eval=max_bb_eval,
-            in_order=in_order,
-            history=str(self.history) if in_order else None,
-        )
-        write_json(self.session_file, asdict(content))
-
-    def session(self) -> tuple[Session, Store, int | None]:
-        """The session a driver opened, its store and its budget in evaluations."""
-        content = SessionFile(**json.loads(self.session_file.read_text()))
-        history = None if content.history is None else Path(content.history)
-        return Session(content.name, content.in_order, history), Store(Path(content.store)), content.max_bb_eval
-
     @contextmanager
     def driven(self) -> Iterator[None]:
         """Hold the run folder as its one driver. Raises InputError naming the process that has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"{self.folder}: is a file, not a run folder") from None
         with self.lock_file.open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,18 +57,6 @@ class Run:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
-            yield
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Use the run folder beside other undriven calls. Raises InputError while a driver has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self.lock_file.open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise InputError(f"{self.folder}: driven by {lock.read() or 'another process'} already") from None
             yield
 
     def remove(self) -> None:
@@ -120,6 +80,8 @@ class Run:
         except FileNotFoundError:
             write_json(self.about_file, about)
             return
+        except ValueError:
+            raise MachineError(f"{self.about_file}: damaged") from None
         changed = sorted(_changes(recorded, json.loads(json.dumps(about))))
         if changed:
             raise InputError(

@@ -1,7 +1,6 @@
 """The truth about a run: runs/NAME/log.jsonl, one line per ask and per answer, append-only.
 
-The blackbox alone writes it. A driver (the `nomad` command) numbers each replay: the fresh NOMAD that it starts meets
-the recorded asks at a cursor, gets the recorded answers, and goes on live where the record ends.
+The blackbox alone writes asks and answers; `bbo retry` appends what is to be forgotten.
 """
 
 import fcntl
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bbo.errors import MachineError
 from bbo.space import Point
-from bbo.store import write_json
 
 Source = Literal["trained", "store", "failed", "declined"]
 
@@ -45,20 +44,13 @@ class Answer:
     reason: str | None = None
 
 
-class Diverged(Exception):
-    """A replayed optimizer asked for something else than the record says."""
-
-
-class Unanswered(Exception):
-    """NOMAD went on although a call of the blackbox died without an answer: what it believes is wrong, replay it."""
-
-
 @dataclass(frozen=True)
 class Stop:
     """Why the blackbox ended a session: the machine failed, the record does not hold, or a replay is needed."""
 
     kind: Literal["input", "machine", "diverged", "unanswered"]
     reason: str
+    session: str
 
 
 class RunLog:
@@ -84,7 +76,10 @@ class RunLog:
         whole, newline, _ = text.rpartition(b"\n")
         self._offset += len(whole) + len(newline)
         for line in whole.splitlines():
-            self._take(json.loads(line))
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                raise MachineError(f"{self.path}: damaged line: {line[:80].decode(errors='replace')}") from None
 
     @property
     def driven(self) -> list[Ask]:
@@ -98,7 +93,7 @@ class RunLog:
         with self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
-            if file.tell() > self._offset:
+            if os.fstat(file.fileno()).st_size > self._offset:
                 file.truncate(self._offset)
             yield
 
@@ -117,7 +112,7 @@ class RunLog:
     def stop(self, stop: Stop) -> None:
         """Append that this session must end."""
         with self.locked():
-            self._append({"stop": stop.kind, "reason": stop.reason, "time": time.time()})
+            self._append({"stop": stop.kind, "reason": stop.reason, "session": stop.session, "time": time.time()})
 
     def forget(self, number: int) -> None:
         """Append that the record ends before ask `number`: what came later was proposed knowing its answer."""
@@ -143,72 +138,7 @@ class RunLog:
             self.asks = [ask for ask in self.asks if ask.number < entry["forget"]]
             self.answers = {n: answer for n, answer in self.answers.items() if n < entry["forget"]}
         elif "stop" in entry:
-            self.stopped = Stop(entry["stop"], entry["reason"])
-
-
-@dataclass(frozen=True)
-class Session:
-    """One start of an optimizer on a run. `history` is the file in which NOMAD itself notes every evaluation."""
-
-    name: str
-    in_order: bool = True
-    """False for an optimizer with several calls in flight."""
-    history: Path | None = None
-
-
-def take(log: RunLog, cursor_file: Path, session: Session, points: Sequence[Point], keys: Sequence[str]) -> list[Ask]:
-    """The asks of a block that a driven optimizer hands over: repeated ones from the record, new ones appended.
-
-    Raises Diverged when the record says otherwise, Unanswered when an earlier call of this session was never answered.
-    """
-    with log.locked():
-        done = _read_cursor(cursor_file, session)
-        if session.in_order:
-            recorded = _expected(log, session, done, points, keys)
-        else:  # calls arrive in any order; NOMAD's own cache asks for no point twice, so a point names its ask
-            by_point = {ask.point: ask for ask in log.driven}
-            recorded = [by_point.get(point) for point in points]
-        new = [i for i, ask in enumerate(recorded) if ask is None]
-        fresh = iter(log.ask([points[i] for i in new], [keys[i] for i in new]) if new else [])
-        asks = [ask or next(fresh) for ask in recorded]
-        write_json(cursor_file, {"session": session.name, "done": done + len(points)})
-    return asks
-
-
-def _expected(
-    log: RunLog, session: Session, done: int, points: Sequence[Point], keys: Sequence[str]
-) -> list[Ask | None]:
-    driven = log.driven
-    if any(ask.number not in log.answers for ask in driven[:done]):
-        raise Unanswered("a call of the blackbox died before it answered")
-    if session.history is not None and (noted := _rows(session.history)) != done:
-        raise Unanswered(f"NOMAD noted {noted} evaluations, the blackbox answered {done}")
-    recorded = driven[done : done + len(points)]
-    for ask, point, key in zip(recorded, points, keys, strict=False):
-        if ask.point != point:
-            raise Diverged(f"evaluation {ask.number} was at {ask.point} in the record, now {point} is asked for")
-        if ask.key != key:
-            raise Diverged(
-                f"evaluation {ask.number} at {point} has the key {ask.key} in the record and {key} now: "
-                "model, data, training settings or the trainer changed since"
-            )
-    return [*recorded, *[None] * (len(points) - len(recorded))]
-
-
-def _rows(history: Path) -> int:
-    try:
-        return history.read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
-
-
-def _read_cursor(path: Path, session: Session) -> int:
-    """How many asks of this session were taken before; the cursor of another session counts for nothing."""
-    try:
-        cursor = json.loads(path.read_text())
-    except FileNotFoundError:
-        return 0
-    return int(cursor["done"]) if cursor["session"] == session.name else 0
+            self.stopped = Stop(entry["stop"], entry["reason"], entry["session"])
 
 
 def _fields(entry: Ask | Answer) -> dict[str, Any]:

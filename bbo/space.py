@@ -188,6 +188,8 @@ def _same(a: object, b: object) -> bool:
 def _divide(value: Value, other: Value, variable: Variable) -> Value:
     if not (_is_number(value) and _is_number(other)):
         raise ValueError(f"{value!r} is not a multiple of {other!r}")
+    if other == 0:
+        raise ValueError(f"{value!r} is no multiple of {variable.times} = 0")
     quotient = value / other  # type: ignore[operator]
     if variable.whole and all(isinstance(v, int) for v in variable.choice or (1,)):
         if quotient != int(quotient):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bbo.claims import Claim
+from bbo.errors import MachineError
 
 KEY_DIGITS = 16  # of the sha256: a clash among a million evaluations has a chance of 3e-8
 
@@ -74,6 +75,8 @@ class Evaluation:
             return Result(**json.loads(self.result_file.read_bytes()))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError):
+            raise MachineError(f"{self.result_file}: damaged; remove it to train this evaluation again") from None
 
     def record(self, result: Result) -> None:
         """Write result.json, durable and whole. The last step: its existence means all else is there."""

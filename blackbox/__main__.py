@@ -7,14 +7,16 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment, read_experiment
 from bbo.points import format_answer, read_points
+from bbo.replay import ENVIRONMENT as SESSION
+from bbo.replay import Diverged, Superseded, Unanswered, read_session, take
 from bbo.run import ENVIRONMENT, Run, find_run
-from bbo.runlog import Answer, Ask, Diverged, RunLog, Stop, Unanswered, take
+from bbo.runlog import Answer, Ask, RunLog, Stop
 from bbo.space import Point
 from bbo.store import Result, Store
 from blackbox.block import Blackbox, Candidate, Source
@@ -26,63 +28,71 @@ def main() -> int:
     if len(sys.argv) != 3:
         print("usage: python -m blackbox EXPERIMENT.yaml POINTFILE", file=sys.stderr)
         return 2
-    wire = os.fdopen(os.dup(1), "w")
+    wire = os.dup(1)
     os.dup2(2, 1)  # stdout belongs to the wire alone: a library's banner there would be a failed evaluation
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    lifeline.watch()
-    experiment_file, point_file = Path(sys.argv[1]), Path(sys.argv[2])
     folder = os.environ.get(ENVIRONMENT)
+    lifeline.watch(None if folder is None else end_nomad)
+    experiment_file, point_file = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        _run(folder, experiment_file, point_file, wire)
+        answer = _run(folder, experiment_file, point_file)
     except Exception as error:
-        _give_up(folder, _stop(error))
+        _give_up(folder, error)
         return 1
+    os.write(wire, answer.encode())
     return 0
 
 
-def _run(folder: str | None, experiment_file: Path, point_file: Path, wire: TextIO) -> None:
+def _run(folder: str | None, experiment_file: Path, point_file: Path) -> str:
+    """The lines of the answer."""
     experiment = read_experiment(experiment_file)
     points = read_points(point_file, len(experiment.space.free))
     try:
         if folder is None:
-            _native(experiment, points, wire)
-        else:
-            _driven(Run(Path(folder)), experiment, points, wire)
+            return _native(experiment, points)
+        return _driven(Run(Path(folder)), experiment, points)
     except InputError as error:
         raise experiment.located(error) from None
 
 
-def _native(experiment: Experiment, points: list[Point], wire: TextIO) -> None:
+def _native(experiment: Experiment, points: list[Point]) -> str:
     """Called by a native NOMAD or by hand: the run is runs/<yaml stem>, without cursor and budget."""
     run = find_run(experiment.name)
-    with run.shared():
-        blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
-        candidates = _candidates(blackbox, points)
-        log = run.log()
-        with log.locked():
-            asks = log.ask(points, [c.key for c in candidates], native=True)
-        _answer(log, blackbox, asks, candidates, wire)
+    blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
+    candidates = _candidates(blackbox, points)
+    log = run.log()
+    with log.locked():
+        asks = log.ask(points, [c.key for c in candidates], native=True)
+    return _answer(log, blackbox, asks, candidates, owns_store=True)
 
 
-def _driven(run: Run, experiment: Experiment, points: list[Point], wire: TextIO) -> None:
+def _driven(run: Run, experiment: Experiment, points: list[Point]) -> str:
     """Called under a driver: answers from the log at the cursor, then from the store, then trains, up to the budget."""
-    session, store, budget = run.session()
+    session = read_session(run)
+    if session.name != os.environ.get(SESSION):
+        raise Superseded(session.name)
+    store = Store(Path(session.store))
     blackbox = Blackbox(experiment, store, run.preflight_file)
     candidates = _candidates(blackbox, points)
     log = run.log()
-    asks = take(log, run.cursor_file, session, points, [c.key for c in candidates])
+    asks = take(run, log, session, points, [c.key for c in candidates])
     position = {ask.number: index for index, ask in enumerate(log.driven)}
+    budget = session.max_bb_eval
     within = [ask if budget is None or position[ask.number] < budget else None for ask in asks]
     for ask in asks:
-        if ask not in within:
+        if ask not in within and ask.number not in log.answers:
             log.answer(Answer(ask.number, None, "declined", time.time()))
-    _answer(log, blackbox, within, candidates, wire)
+    return _answer(log, blackbox, within, candidates, owns_store=store.root == run.evals.absolute())
 
 
 def _answer(
-    log: RunLog, blackbox: Blackbox, asks: Sequence[Ask | None], candidates: Sequence[Candidate], wire: TextIO
-) -> None:
-    """Get every asked-for candidate's values, log them as they come in, and print the block; None is declined."""
+    log: RunLog,
+    blackbox: Blackbox,
+    asks: Sequence[Ask | None],
+    candidates: Sequence[Candidate],
+    owns_store: bool,
+) -> str:
+    """Get every asked-for candidate's values, log them as they come in; one line per point. None is declined."""
     outputs = blackbox.experiment.outputs
     answered = {a.number: a.values for ask in asks if ask and (a := log.answers.get(ask.number)) and a.values}
     todo = [c for c, ask in zip(candidates, asks, strict=True) if ask is not None and ask.number not in answered]
@@ -98,10 +108,9 @@ def _answer(
                 log.answer(Answer(ask.number, values, source, time.time(), result.job, result.reason))
 
     blackbox.evaluate(todo, told)
-    prune(log, blackbox.store, blackbox.experiment.objective, blackbox.experiment.resources.kept)
-    for ask in asks:
-        print(format_answer(answered[ask.number] if ask else None, len(outputs)), file=wire)
-    wire.flush()
+    prune(log, blackbox.store, blackbox.experiment, owns_store)
+    lines = [format_answer(answered[ask.number] if ask else None, len(outputs)) for ask in asks]
+    return "\n".join(lines) + "\n"
 
 
 def _candidates(blackbox: Blackbox, points: list[Point]) -> list[Candidate]:
@@ -113,6 +122,7 @@ def _candidates(blackbox: Blackbox, points: list[Point]) -> list[Candidate]:
 
 def _stop(error: Exception) -> Stop:
     """What kind of trouble this is; a mistake of ours counts as the machine's, so that NOMAD sees no failed point."""
+    session = os.environ.get(SESSION, "")
     kinds: list[tuple[type[Exception], Literal["input", "diverged", "unanswered", "machine"]]] = [
         (InputError, "input"),
         (Diverged, "diverged"),
@@ -122,22 +132,33 @@ def _stop(error: Exception) -> Stop:
     ]
     for kind, name in kinds:
         if isinstance(error, kind):
-            return Stop(name, str(error))
+            return Stop(name, str(error), session)
     traceback.print_exception(error)
-    return Stop("machine", f"unexpected: {type(error).__name__}: {error}")
+    return Stop("machine", f"unexpected: {type(error).__name__}: {error}", session)
 
 
-def _give_up(folder: str | None, stop: Stop) -> None:
-    """Say why; under a driver note it in the log and end NOMAD, which stands in our process group, at once."""
+def _give_up(folder: str | None, error: Exception) -> None:
+    """Say why; under a driver note it in the log and end NOMAD at once."""
+    if isinstance(error, Superseded):
+        end_nomad()
+    stop = _stop(error)
     print(stop.reason, file=sys.stderr, flush=True)
     if folder is not None:
         try:
             Run(Path(folder)).log().stop(stop)
-        except OSError as error:  # a full disk: the driver still sees that NOMAD was ended
-            print(f"cannot write the run log: {error}", file=sys.stderr, flush=True)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.killpg(0, signal.SIGTERM)
+        except (OSError, MachineError) as trouble:  # a full disk: the driver still sees that NOMAD was ended
+            print(f"cannot write the run log: {trouble}", file=sys.stderr, flush=True)
+        end_nomad()
+
+
+def end_nomad() -> None:
+    """End the NOMAD that called us, and ourselves: under a driver it leads our process group."""
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # The answer leaves at the very end and at once: a process that is killed after its answer was read has failed for
+    # NOMAD all the same, and that is the one death that NOMAD's notes do not show.
+    sys.stderr.flush()
+    os._exit(status)

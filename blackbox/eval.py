@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment, read_experiment
 from bbo.points import format_answer, format_point, read_points, read_text
 from bbo.run import find_run
-from bbo.space import Space
+from bbo.space import Point, Space, Value
 from bbo.store import Evaluation, Result, Store
 from blackbox.block import Blackbox, Source
 
@@ -48,6 +46,8 @@ def main() -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except (MachineError, OSError) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 3
@@ -75,7 +75,7 @@ def _evaluate_with(experiment: Experiment, text: str, point_file: Path, stored: 
         print(f"  {name:<22} {value}")
     print(f"evaluation       {store.evaluation(candidate.key).folder}", flush=True)
     before = store.evaluation(candidate.key).result() if again else None
-    where = Store(root / ".again") if before else store
+    where = Store(root / f".again-{os.getpid()}") if before else store
     told: list[tuple[Result, Source]] = []
     with _progress(where.evaluation(candidate.key)):
         Blackbox(experiment, where, blackbox.preflight_file).evaluate(
@@ -86,34 +86,44 @@ def _evaluate_with(experiment: Experiment, text: str, point_file: Path, stored: 
     return _show(experiment, store.evaluation(candidate.key), *told[0], before)
 
 
-def _read(text: str, file: Path, space: Space) -> tuple[tuple[float, ...], dict[str, object]]:
+def _read(text: str, file: Path, space: Space) -> tuple[Point, dict[str, Value]]:
     """The point both ways, whichever way it was written. Raises InputError."""
     try:
-        if ":" not in text:
+        if not any(":" in line.split("#")[0] for line in text.splitlines()):
             points = read_points(file, len(space.free))
             if len(points) > 1:
                 raise InputError(f"{file}:2: {len(points)} points, this command evaluates one")
-            return points[0], dict(space.decode(points[0]))
-        named = yaml.safe_load(text)
-        if not isinstance(named, dict):
-            raise InputError(f"{file}: neither a row of coordinates nor `name: value` lines")
-        named = {name: float(v) if isinstance(v, str) and _is_float(v) else v for name, v in named.items()}
+            return points[0], space.decode(points[0])
+        named = _named(text, file)
         point = space.encode(named)
         # The values as written, not their way there and back: an exponent need not give exactly 3e-4.
         return point, {**space.decode(point), **named}
-    except yaml.YAMLError:
-        raise InputError(f"{file}: neither a row of coordinates nor `name: value` lines") from None
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         raise InputError(f"{file}: {error}") from None
 
 
-def _is_float(text: str) -> bool:
-    """Whether YAML 1.1 took a number such as 3e-4 for text."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _named(text: str, file: Path) -> dict[str, Value]:
+    """`name: value` lines; each name once."""
+    named: dict[str, Value] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        name, colon, value = (part.strip() for part in line.split("#")[0].partition(":"))
+        if not name and not colon:
+            continue
+        if not (name and colon and value) or name in named:
+            raise InputError(f"{file}:{number}: must be `name: value`, each name once, got {line.strip()!r}")
+        named[name] = _value(value)
+    return named
+
+
+def _value(word: str) -> Value:
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    if word in ("true", "false"):
+        return word == "true"
+    return tuple(word.strip("[]").replace(",", " ").split()) if word.startswith("[") else word.strip("'\"")
 
 
 @contextmanager
@@ -148,7 +158,11 @@ def _replace(old: Path, new: Path) -> None:
     """Put the fresh evaluation in the old one's place; at every moment one of the two is whole on disk."""
     aside = old.with_name(f".{old.name}.before-{os.getpid()}")
     os.rename(old, aside)
-    os.rename(new, old)
+    try:
+        os.rename(new, old)
+    except OSError:
+        os.rename(aside, old)
+        raise
     shutil.rmtree(aside)
     shutil.rmtree(new.parent, ignore_errors=True)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bbo.claims import HEARTBEAT
 from bbo.executors import local
 from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
@@ -50,28 +49,17 @@ class Jobs:
         self.processes = processes
         self.preflight = preflight
         self._attempts: dict[str, int] = {}
-        self._beat = time.monotonic()
 
     def run(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
         """Record a result for every candidate. `finished` is called whenever there may be a new one.
 
         Raises MachineError or InputError, with what the process said, when a job could not do its work.
         """
-
-        def tick() -> None:
-            finished()
-            if time.monotonic() - self._beat > HEARTBEAT:
-                self._beat = time.monotonic()
-                for candidate in candidates:
-                    self.store.evaluation(candidate.key).claim.touch()
-
         jobs = self._share(candidates)
         while jobs:
-            jobs = self._round(jobs, finished, tick)
+            jobs = self._round(jobs, finished)
 
-    def _round(
-        self, jobs: Sequence[Sequence[Candidate]], finished: Callable[[], None], tick: Callable[[], None]
-    ) -> list[list[Candidate]]:
+    def _round(self, jobs: Sequence[Sequence[Candidate]], finished: Callable[[], None]) -> list[list[Candidate]]:
         """Run these jobs; what has to be tried again comes back."""
         launches = [self._launch(job) for job in jobs]
         points = {each.job: job for each, job in zip(launches, jobs, strict=True)}
@@ -81,7 +69,7 @@ class Jobs:
                 self.store.evaluation(candidate.key).claim.add(pid)
 
         again = []
-        for ended, how in local.run(launches, self.slots, started, tick):
+        for ended, how in local.run(launches, self.slots, started, finished):
             again += self._judge(ended, how, points[ended.job])
             finished()
         return again

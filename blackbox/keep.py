@@ -2,21 +2,25 @@
 
 import shutil
 
+from bbo.experiment import Experiment
 from bbo.runlog import RunLog
 from bbo.store import Store
 
 
-def prune(log: RunLog, store: Store, objective: int, kept: int | None) -> None:
-    """Delete the adapters that this run trained, but for the `kept` best by output number `objective`; None keeps all.
+def prune(log: RunLog, store: Store, experiment: Experiment, owns_store: bool) -> None:
+    """Delete this run's adapters but for the best, as `resources.keep` says; infeasible ones rank behind feasible.
 
-    What another run trained into a shared store is left alone.
+    In a store that other runs share, only what this run itself trained is deleted.
     """
+    kept = experiment.resources.kept
     if kept is None:
         return
-    best: dict[str, float] = {}
+    ranks = {}
     for ask in log.asks:
         answer = log.answers.get(ask.number)
-        if answer is not None and answer.values is not None and answer.source == "trained":
-            best[ask.key] = answer.values[objective]
-    for key in sorted(best, key=lambda key: best[key])[kept:]:
+        if answer is None or answer.values is None or answer.source == "failed":
+            continue
+        if owns_store or answer.source == "trained":
+            ranks[ask.key] = experiment.rank(answer.values)
+    for key in sorted(ranks, key=lambda key: ranks[key])[kept:]:
         shutil.rmtree(store.evaluation(key).adapter, ignore_errors=True)

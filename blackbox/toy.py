@@ -23,6 +23,8 @@ from bbo.store import Evaluation, Result
 
 BASE_LOSS = 3.0
 
+METRICS = ("eval_loss", "train_loss", "eval_runtime", "train_runtime")
+
 
 class ToyTraining(BaseModel):
     """The `training` section of a toy experiment, hyperparameters included."""

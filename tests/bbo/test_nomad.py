@@ -149,18 +149,67 @@ def test_kill_9_changes_nothing(
         for target in victims:
             target.kill()
         if victim in ("driver", "all"):
-            process.wait(20)
+            process.wait(20)  # and start the next at once, while orphans may still be dying
         else:
             assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
         assert trained.items() <= now.items(), "a finished evaluation was trained again"
         trained = now
-        end = time.monotonic() + 5
-        while ours(tmp_path) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not ours(tmp_path), "orphans"
     assert command("bbo.nomad", "params/toy.txt").returncode == 0
     assert trained.items() <= results(tmp_path / "runs/toy").items()
     assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+    end = time.monotonic() + 5
+    while ours(tmp_path):
+        assert time.monotonic() < end, "orphans"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_kill_between_the_log_and_the_print(toy: Toy, command: Command, tmp_path: Path, number: int) -> None:
+    """The answer stands in the log, but NOMAD never reads it and takes the point for failed."""
+    toy()
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    process = start(tmp_path, "params/toy.txt")
+    log = tmp_path / "runs/toy/log.jsonl"
+    mark = f'"answer": {number},'
+    while process.poll() is None:
+        if log.is_file() and mark in log.read_text():
+            for target in [p for p in psutil.Process(process.pid).children(recursive=True) if kind(p) == "blackbox"]:
+                target.kill()
+            break
+    assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+
+
+def test_an_orphaned_nomad_ends(toy: Toy, tmp_path: Path) -> None:
+    toy(budget=4000)
+    process = start(tmp_path, "params/toy.txt")
+    while len(results(tmp_path / "runs/toy")) < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 3
+    while ours(tmp_path):
+        assert time.monotonic() < end, "orphans"
+        time.sleep(0.05)
+
+
+def test_a_smaller_budget_is_no_error(toy: Toy, command: Command) -> None:
+    toy(budget=9)
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    toy(budget=5)
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 0, done.stderr
+    assert "replaying 9" in done.stdout
+
+
+def test_nohup_is_respected(toy: Toy, tmp_path: Path) -> None:
+    toy(seconds=0.05)
+    words = " ".join(f"'{word}'" for word in python("bbo.nomad", "params/toy.txt"))
+    process = subprocess.Popen(["sh", "-c", f"trap '' HUP; exec {words}"], cwd=tmp_path, stdout=-1, stderr=-1)
+    while not results(tmp_path / "runs/toy"):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
 
 
 def test_ctrl_c_once(toy: Toy, command: Command, tmp_path: Path) -> None:
@@ -185,8 +234,6 @@ def test_a_second_driver_is_refused(toy: Toy, command: Command, tmp_path: Path) 
     second = command("bbo.nomad", "params/toy.txt")
     assert (second.returncode, len(second.stderr.splitlines())) == (1, 1)
     assert f"driven by process {process.pid}" in second.stderr
-    native = command("blackbox", "params/toy.yaml", "params/toy.txt")
-    assert native.returncode == 1
     assert process.wait(60) == 0
 
 
@@ -241,6 +288,10 @@ BAD = [
     ("yaml", "eval_loss, ", "mmlu, ", "toy.yaml:11: outputs: mmlu cannot be measured"),
     ("yaml", "num_train_epochs: 4", "num_train_epochs: many", "toy.yaml:10: training.num_train_epochs"),
     ("yaml", "space:", "spaces:", "toy.yaml:5: spaces: no such setting"),
+    ("yaml", "train_loss]", "peak_gib]", "toy.yaml:11: outputs: peak_gib cannot be measured"),
+    ("text", "SEED ", "CACHE_FILE c.txt\nSEED ", "toy.txt:14: CACHE_FILE: the store and the run log keep"),
+    ("text", 'toy.yaml"', 'toy.yaml $more"', "toy.txt:5: BB_EXE must be"),
+    ("text", "$blackbox toy.yaml", "$blackbox", "toy.txt:5: BB_EXE must be"),
 ]
 
 
@@ -322,6 +373,29 @@ def test_foreign_blackbox(tmp_path: Path, command: Command) -> None:
     done = command("bbo.nomad", "p.txt")
     assert done.returncode == 0
     assert "Blackbox evaluations:    9" in done.stdout
+
+
+def test_a_foreign_blackbox_is_not_run_by_a_dry_run(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "bb.py").write_text("open('ran', 'w')")
+    (tmp_path / "p.txt").write_text(
+        'DIMENSION 1\nBB_EXE "$python3 bb.py"\nBB_OUTPUT_TYPE OBJ\nX0 ( 1 )\nMAX_BB_EVAL 3\n'
+    )
+    done = command("bbo.nomad", "p.txt", "--dry-run")
+    assert (done.returncode, (tmp_path / "ran").exists()) == (1, False)
+
+
+@pytest.mark.parametrize("folder", ["with space", "runs/é", "a;b", "params/toy.txt"])
+def test_unusable_run_folders(toy: Toy, command: Command, folder: str) -> None:
+    toy()
+    done = command("bbo.nomad", "params/toy.txt", "--run", folder)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_nothing_feasible_is_no_success(toy: Toy, command: Command) -> None:
+    toy(in_yaml={"train_loss]": "train_loss <= 0.1]"}, in_text={"OBJ EXTRA_O ": "OBJ PB "})
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 3
+    assert "no good evaluation" in done.stdout
 
 
 def test_several_calls_in_flight(toy: Toy, command: Command, tmp_path: Path) -> None:
