@@ -4,7 +4,6 @@ The sections model, data, training and scores belong to the blackbox and are han
 them there with the same messages, `params/bbo3.yaml:7: training.warmup_steps: ...`.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from bbo.document import Document, read_document
 from bbo.errors import InputError
-from bbo.points import read_text
 from bbo.space import Space, Variable, dependence_error
 
 Section = TypeVar("Section", bound=BaseModel)
-Location = tuple[str | int, ...]
 
 
 class Resources(BaseModel):
@@ -100,11 +98,9 @@ class _Document(BaseModel):
 class Experiment:
     """A checked params/NAME.yaml."""
 
-    path: Path
+    source: Document
     base: Path
-    document: Mapping[str, Any]
-    """The YAML as read, environment variables expanded."""
-    lines: Mapping[Location, int]
+    """The folder that relative paths start from."""
     task: str
     model: dict[str, Any] | str
     data: dict[str, Any]
@@ -114,6 +110,15 @@ class Experiment:
     scores: dict[str, Any]
     resources: Resources
     accelerate: Path | None
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The YAML as read, environment variables expanded."""
+        return self.source.content
 
     @property
     def name(self) -> str:
@@ -135,11 +140,11 @@ class Experiment:
         try:
             return model.model_validate(content)
         except ValidationError as error:
-            raise InputError(*_explain(self.path, self.lines, error, (name,))) from None
+            raise InputError(*self.source.explain(error, (name,))) from None
 
     def error(self, place: str, sentence: str) -> InputError:
         """An InputError about the entry at dotted `place`, with the line where it (or what encloses it) stands."""
-        return InputError(_located(self.path, self.lines, tuple(place.split(".")), sentence))
+        return InputError(self.source.sentence(tuple(place.split(".")), sentence))
 
     def located(self, error: InputError) -> InputError:
         """The same mistakes, those that begin with a section's name led by the file and line of that entry."""
@@ -159,30 +164,24 @@ class Experiment:
 
 def read_experiment(path: Path) -> Experiment:
     """The checked experiment. Raises InputError with all that is wrong, each with file and line where there is one."""
-    content, lines = _read_yaml(path)
-    errors: list[str] = []
-    content = _expand(content, (), path, lines, errors)
-    if errors:
-        raise InputError(*errors)
+    source = read_document(path)
     try:
-        document = _Document.model_validate(content)
+        document = _Document.model_validate(source.content)
     except ValidationError as error:
-        raise InputError(*_explain(path, lines, error)) from None
-    outputs = _read_outputs(document, path, lines)
+        raise InputError(*source.explain(error)) from None
+    outputs = _read_outputs(document, source)
     wrong = dependence_error(document.space)
     if wrong is not None:
-        raise InputError(_located(path, lines, ("space", wrong[0], "times"), wrong[1]))
+        raise InputError(source.sentence(("space", wrong[0], "times"), wrong[1]))
     if all(variable.kind == "fixed" for variable in document.space.values()):
-        raise InputError(_located(path, lines, ("space",), "needs at least one variable that is not fixed"))
+        raise InputError(source.sentence(("space",), "needs at least one variable that is not fixed"))
     base = Path(document.relative_to or path.parent).absolute()
     accelerate = None if document.accelerate is None else base / document.accelerate
     if accelerate is not None and not accelerate.is_file():
-        raise InputError(_located(path, lines, ("accelerate",), f"no such file: {accelerate}"))
+        raise InputError(source.sentence(("accelerate",), f"no such file: {accelerate}"))
     return Experiment(
-        path=path,
+        source=source,
         base=base,
-        document=content,
-        lines=lines,
         task=document.task,
         model=document.model,
         data=document.data,
@@ -195,14 +194,14 @@ def read_experiment(path: Path) -> Experiment:
     )
 
 
-def _read_outputs(document: _Document, path: Path, lines: Mapping[Location, int]) -> tuple[Output, ...]:
+def _read_outputs(document: _Document, source: Document) -> tuple[Output, ...]:
     outputs: list[Output] = []
     objectives = 0
     for index, text in enumerate(document.outputs):
         match = re.fullmatch(r"(-?)\s*([A-Za-z_][\w:.@/-]*?)(?:\s*(<=|>=)\s*([-+.\deE]+))?", text.strip())
         if match is None or (match[1] and match[3]):
             rule = "must be a metric, -metric or metric <= bound"
-            raise InputError(_located(path, lines, ("outputs", index), f"{rule}, got {text!r}"))
+            raise InputError(source.sentence(("outputs", index), f"{rule}, got {text!r}"))
         minus, metric, relation, bound = match.groups()
         if relation:
             outputs.append(Output(metric, "PB", 1.0 if relation == "<=" else -1.0, float(bound)))
@@ -212,94 +211,5 @@ def _read_outputs(document: _Document, path: Path, lines: Mapping[Location, int]
             outputs.append(Output(metric, kind, -1.0 if minus else 1.0))
     if objectives < document.objectives:
         rule = f"needs {document.objectives} objective(s), has {objectives} outputs that are no constraint"
-        raise InputError(_located(path, lines, ("outputs",), rule))
+        raise InputError(source.sentence(("outputs",), rule))
     return tuple(outputs)
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with YAML 1.2's floats: `1e-4` is a number, not text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    try:
-        loader = _Loader(read_text(path))
-        node = loader.get_single_node()
-        lines: dict[Location, int] = {}
-        _number_lines(node, (), lines, path)
-        content = loader.construct_document(node) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not an experiment: must be a mapping with model, space and outputs")
-    return content, lines
-
-
-def _number_lines(node: yaml.Node | None, place: Location, lines: dict[Location, int], path: Path) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*place, str(key.value))
-            if inner in lines:
-                raise InputError(f"{path}:{key.start_mark.line + 1}: {_dotted(inner)}: given twice")
-            lines[inner] = key.start_mark.line + 1
-            _number_lines(value, inner, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*place, index)] = value.start_mark.line + 1
-            _number_lines(value, (*place, index), lines, path)
-
-
-def _expand(content: Any, place: Location, path: Path, lines: Mapping[Location, int], errors: list[str]) -> Any:
-    """Replace ${NAME} and ${NAME:-default} in every string; an unset NAME without default is an error."""
-    if isinstance(content, dict):
-        return {key: _expand(value, (*place, key), path, lines, errors) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_expand(value, (*place, i), path, lines, errors) for i, value in enumerate(content)]
-    if not isinstance(content, str):
-        return content
-
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1]) or match[2]
-        if found is None:
-            errors.append(_located(path, lines, place, f"the environment variable {match[1]} is not set"))
-        return found or ""
-
-    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, content)
-
-
-def _explain(path: Path, lines: Mapping[Location, int], error: ValidationError, prefix: Location = ()) -> list[str]:
-    """One located sentence per error; of a union's several, the first alone, since they are about one value."""
-    sentences: dict[tuple[str, ...], str] = {}
-    for item in error.errors():
-        place = (*prefix, *item["loc"])
-        while len(place) > 1 and place not in lines:
-            place = place[:-1]
-        message = item["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        if item["type"] == "extra_forbidden":
-            place, message = (*prefix, *item["loc"]), "no such setting"
-        elif item["type"] not in ("missing",) and "got " not in message:
-            message = f"{message}, got {item['input']!r}"
-        sentences.setdefault(tuple(map(str, place)), _located(path, lines, place, message))
-    return list(sentences.values())
-
-
-def _located(path: Path, lines: Mapping[Location, int], place: Location, sentence: str) -> str:
-    known = place
-    while known and known not in lines:
-        known = known[:-1]
-    line = f":{lines[known]}" if known else ""
-    return f"{path}{line}: {_dotted(place)}: {sentence}"
-
-
-def _dotted(place: Location) -> str:
-    return ".".join(str(part) for part in place)

@@ -46,6 +46,15 @@ def test_a_copy_reads_the_same_from_elsewhere(tmp_path: Path, monkeypatch: pytes
     assert (again.space, again.outputs, again.base) == (first.space, first.outputs, first.base)
 
 
+def test_a_path_from_the_environment_starts_where_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/rows.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("ROWS", "rows.jsonl")
+    experiment = read_experiment(write(tmp_path, GOOD + "data: {train: '${ROWS}'}\n"))
+    assert experiment.data == {"train": str(tmp_path / "here/rows.jsonl")}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
