@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -10,60 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from bbo.runlog import RunLog
 from tests.conftest import python
+from tests.runs import BLOCKS, ours, results, start, walk
 
 Toy = Callable[..., Path]
 Command = Callable[..., subprocess.CompletedProcess[str]]
-
-BLOCKS = {"SEED           0": "SEED 0\nBB_MAX_BLOCK_SIZE 4\nMEGA_SEARCH_POLL yes"}
-
-
-def walk(folder: Path) -> list[tuple[object, ...]]:
-    """The points a run asked for with the values it was told."""
-    log = RunLog(folder / "log.jsonl")
-    return [(ask.point, ask.key, log.answers[ask.number].values) for ask in log.driven]
-
-
-def results(folder: Path) -> dict[str, float]:
-    """Every stored result and when it was written."""
-    return {file.parent.name: file.stat().st_mtime for file in folder.glob("evals/*/result.json")}
-
-
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        python("bbo.nomad", *arguments), cwd=tmp_path, stdout=-1, stderr=-1, text=True, start_new_session=True
-    )
-
-
-def ours(tmp_path: Path) -> list[psutil.Process]:
-    """All living processes that work in this test's folder, but for ourselves."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.cwd() == str(tmp_path) and process.status() != "zombie":
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def kind(process: psutil.Process) -> str:
-    """Which of a run's processes this is, by its command line."""
-    try:
-        words = " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return "gone"
-    names = {
-        "bbo.nomad import": "driver",
-        "bbo.batch": "nomad",
-        "-m blackbox ": "blackbox",
-        "blackbox.train": "trainer",
-    }
-    return next((name for mark, name in names.items() if mark in words and "sh -c" not in words), "other")
 
 
 @pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
@@ -128,69 +81,6 @@ def test_concurrent_runs_share_the_work(toy: Toy, tmp_path: Path) -> None:
     answers = [RunLog(tmp_path / "runs" / name / "log.jsonl").answers.values() for name in ("one", "two")]
     trained = [answer for log in answers for answer in log if answer.source == "trained"]
     assert len(trained) == len([w for w in walk(tmp_path / "runs/one") if w[2] and w[2][0] < float("inf")])
-
-
-@pytest.mark.parametrize("victim", ["driver", "nomad", "blackbox", "all"])
-@pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
-def test_kill_9_changes_nothing(
-    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str], victim: str
-) -> None:
-    toy(seconds=0.05, in_text=in_text)
-    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
-    draw = random.Random(victim)
-    trained: dict[str, float] = {}
-    for _ in range(4):
-        process = start(tmp_path, "params/toy.txt")
-        deadline = time.monotonic() + draw.uniform(0.5, 3.0)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.01)
-        victims = [p for p in ours(tmp_path) if victim in ("all", kind(p))]
-        now = results(tmp_path / "runs/toy")
-        for target in victims:
-            target.kill()
-        if victim in ("driver", "all"):
-            process.wait(20)  # and start the next at once, while orphans may still be dying
-        else:
-            assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
-        assert trained.items() <= now.items(), "a finished evaluation was trained again"
-        trained = now
-    assert command("bbo.nomad", "params/toy.txt").returncode == 0
-    assert trained.items() <= results(tmp_path / "runs/toy").items()
-    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
-    end = time.monotonic() + 5
-    while ours(tmp_path):
-        assert time.monotonic() < end, "orphans"
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("number", [1, 2, 5])
-def test_kill_between_the_log_and_the_print(toy: Toy, command: Command, tmp_path: Path, number: int) -> None:
-    """The answer stands in the log, but NOMAD never reads it and takes the point for failed."""
-    toy()
-    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
-    process = start(tmp_path, "params/toy.txt")
-    log = tmp_path / "runs/toy/log.jsonl"
-    mark = f'"answer": {number},'
-    while process.poll() is None:
-        if log.is_file() and mark in log.read_text():
-            for target in [p for p in psutil.Process(process.pid).children(recursive=True) if kind(p) == "blackbox"]:
-                target.kill()
-            break
-    assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
-    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
-
-
-def test_an_orphaned_nomad_ends(toy: Toy, tmp_path: Path) -> None:
-    toy(budget=4000)
-    process = start(tmp_path, "params/toy.txt")
-    while len(results(tmp_path / "runs/toy")) < 2:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    end = time.monotonic() + 3
-    while ours(tmp_path):
-        assert time.monotonic() < end, "orphans"
-        time.sleep(0.05)
 
 
 def test_a_smaller_budget_is_no_error(toy: Toy, command: Command) -> None:

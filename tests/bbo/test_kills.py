@@ -1,0 +1,78 @@
+"""SIGKILL of any process at any moment changes nothing: the same points, the same values, nothing trained twice."""
+
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.runs import BLOCKS, kind, ours, results, start, walk
+
+Toy = Callable[..., Path]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("victim", ["driver", "nomad", "blackbox", "all"])
+@pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
+def test_kill_9_changes_nothing(
+    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str], victim: str
+) -> None:
+    toy(budget=10, seconds=0.03, in_text=in_text)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    draw = random.Random(victim)
+    trained: dict[str, float] = {}
+    for _ in range(3):
+        process = start(tmp_path, "params/toy.txt")
+        deadline = time.monotonic() + draw.uniform(0.5, 3.0)
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        victims = [p for p in ours(tmp_path) if victim in ("all", kind(p))]
+        now = results(tmp_path / "runs/toy")
+        for target in victims:
+            target.kill()
+        if victim in ("driver", "all"):
+            process.wait(20)  # and start the next at once, while orphans may still be dying
+        else:
+            assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
+        assert trained.items() <= now.items(), "a finished evaluation was trained again"
+        trained = now
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    assert trained.items() <= results(tmp_path / "runs/toy").items()
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+    end = time.monotonic() + 5
+    while ours(tmp_path):
+        assert time.monotonic() < end, "orphans"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_kill_between_the_log_and_the_print(toy: Toy, command: Command, tmp_path: Path, number: int) -> None:
+    """The answer stands in the log, but NOMAD never reads it and takes the point for failed."""
+    toy()
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    process = start(tmp_path, "params/toy.txt")
+    log = tmp_path / "runs/toy/log.jsonl"
+    mark = f'"answer": {number},'
+    while process.poll() is None:
+        if log.is_file() and mark in log.read_text():
+            for target in [p for p in psutil.Process(process.pid).children(recursive=True) if kind(p) == "blackbox"]:
+                target.kill()
+            break
+    assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+
+
+def test_an_orphaned_nomad_ends(toy: Toy, tmp_path: Path) -> None:
+    toy(budget=4000)
+    process = start(tmp_path, "params/toy.txt")
+    while len(results(tmp_path / "runs/toy")) < 2:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 3
+    while ours(tmp_path):
+        assert time.monotonic() < end, "orphans"
+        time.sleep(0.05)

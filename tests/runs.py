@@ -1,0 +1,56 @@
+"""What tests of whole runs look at: the record, the results, the processes."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from bbo.runlog import RunLog
+from tests.conftest import python
+
+BLOCKS = {"SEED           0": "SEED 0\nBB_MAX_BLOCK_SIZE 4\nMEGA_SEARCH_POLL yes"}
+
+
+def walk(folder: Path) -> list[tuple[object, ...]]:
+    """The points a run asked for with the values it was told."""
+    log = RunLog(folder / "log.jsonl")
+    return [(ask.point, ask.key, log.answers[ask.number].values) for ask in log.driven]
+
+
+def results(folder: Path) -> dict[str, float]:
+    """Every stored result and when it was written."""
+    return {file.parent.name: file.stat().st_mtime for file in folder.glob("evals/*/result.json")}
+
+
+def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        python("bbo.nomad", *arguments), cwd=tmp_path, stdout=-1, stderr=-1, text=True, start_new_session=True
+    )
+
+
+def ours(tmp_path: Path) -> list[psutil.Process]:
+    """All living processes that work in this test's folder, but for ourselves."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.cwd() == str(tmp_path) and process.status() != "zombie":
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def kind(process: psutil.Process) -> str:
+    """Which of a run's processes this is, by its command line."""
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return "gone"
+    names = {
+        "bbo.nomad import": "driver",
+        "bbo.batch": "nomad",
+        "-m blackbox ": "blackbox",
+        "blackbox.train": "trainer",
+    }
+    return next((name for mark, name in names.items() if mark in words and "sh -c" not in words), "other")
