@@ -3,14 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from bbo.errors import InputError
-from bbo.experiment import read_experiment
+from bbo.experiment import Experiment
 from blackbox.data import Data, load_data
 from blackbox.launch import refuse_own_optimizer
 from blackbox.model import find_model, load_model, load_tokenizer
@@ -19,34 +18,39 @@ from blackbox.settings import Training, read_settings
 
 @dataclass
 class Setup:
-    """What all points of a job share."""
+    """What all points of a job share; a resident worker keeps it from job to job."""
 
     accelerator: Accelerator
     base: Any
     data: Data
-    time_limit: float | None
+    time_limit: float | None = None
 
     @property
     def sharded(self) -> bool:
         return bool(self.accelerator.distributed_type == DistributedType.FSDP)
 
 
-def load(job: Mapping[str, Any]) -> tuple[Setup, list[Training]]:
-    """Base model and data, and each point's settings. Raises InputError."""
-    experiment = read_experiment(Path(job["experiment"]))
+def load(experiment: Experiment) -> Setup:
+    """Start Accelerate, load base model and data. Raises InputError."""
     settings = read_settings(experiment)
-    trainings = [settings.training_for(item["hyperparameters"]) for item in job["evaluations"]]
     accelerator = start_accelerator()
-    assert accelerator.num_processes == 1 or len(trainings) == 1, "a job of several processes holds one point"
-    for training in trainings:
-        training.batch(accelerator.num_processes)
     with accelerator.main_process_first():  # so that one process downloads
         folder = find_model(settings.model, settings.base)
     data = load_data(settings.data, settings.base, load_tokenizer(folder))
-    setup = Setup(accelerator, load_model(folder, settings.model), data, experiment.resources.time_limit)
+    setup = Setup(accelerator, load_model(folder, settings.model), data)
     if not setup.sharded:  # else each process gets its part only
         setup.base = setup.base.to(accelerator.device)
-    return setup, trainings
+    return setup
+
+
+def trainings_of(job: Mapping[str, Any], experiment: Experiment, processes: int) -> list[Training]:
+    """The settings of each point of a job. Raises InputError."""
+    settings = read_settings(experiment)
+    trainings = [settings.training_for(item["hyperparameters"]) for item in job["evaluations"]]
+    assert processes == 1 or len(trainings) == 1, "a job of several processes holds one point"
+    for training in trainings:
+        training.batch(processes)
+    return trainings
 
 
 def start_accelerator() -> Accelerator:

@@ -30,6 +30,7 @@ from transformers.optimization import get_scheduler
 
 from bbo import lifeline
 from bbo.errors import InputError
+from bbo.experiment import read_experiment
 from bbo.store import Evaluation, write_json
 from blackbox import applied
 from blackbox.applied import Counts
@@ -38,7 +39,7 @@ from blackbox.failure import failure_file, write_failure
 from blackbox.model import attach, detach
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
 from blackbox.settings import Training
-from blackbox.setup import Setup, load
+from blackbox.setup import Setup, load, trainings_of
 
 INPUT_REFUSED = 1
 MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h
@@ -67,7 +68,7 @@ def main() -> int:
     job_file = Path(sys.argv[1])
     lifeline.watch()
     try:
-        run(job_file)
+        run(job_file).accelerator.end_training()
     except InputError as error:
         return _give_up(job_file, error, INPUT_REFUSED)
     except Exception as error:
@@ -76,11 +77,14 @@ def main() -> int:
     return 0
 
 
-def run(job_file: Path) -> None:
-    """Load once; then train, score and record every evaluation of the job."""
+def run(job_file: Path, setup: Setup | None = None) -> Setup:
+    """Train, score and record every evaluation of the job. Returns what was loaded for it, good for the next job."""
     began = time.time()
     job = json.loads(job_file.read_text())
-    setup, trainings = load(job)
+    experiment = read_experiment(Path(job["experiment"]))
+    setup = setup or load(experiment)
+    trainings = trainings_of(job, experiment, setup.accelerator.num_processes)
+    setup.time_limit = experiment.resources.time_limit
     phases = Phases(start=began - job["launched"], load=time.time() - began)
     base_score = None if job["base_score"] is None else Path(job["base_score"])
     for item, training in zip(job["evaluations"], trainings, strict=True):
@@ -98,7 +102,7 @@ def run(job_file: Path) -> None:
         if not ended.shared and setup.accelerator.num_processes > 1:
             os._exit(1)  # the others wait for us in a collective; torchrun ends them all when one process is gone
         phases, base_score = Phases(), None
-    setup.accelerator.end_training()
+    return setup
 
 
 def evaluate(
