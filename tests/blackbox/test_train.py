@@ -18,6 +18,7 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from bbo.errors import InputError
+from bbo.experiment import read_experiment
 from bbo.store import Result
 from blackbox import model as models
 from blackbox import setup as setups
@@ -88,12 +89,13 @@ def test_a_job_records_all_that_a_point_gave(tmp_path: Path, experiment: Write, 
 def test_the_saved_adapter_is_what_was_scored(
     tmp_path: Path, experiment: Write, write_job: Write, small_model: Path
 ) -> None:
-    job = write_job(experiment(), POINT)
+    file = experiment()
+    job = write_job(file, POINT)
     train.run(job)
-    setup, (training,) = setups.load(json.loads(job.read_text()))
+    setup = setups.load(read_experiment(file))
     fresh = AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(fresh, tmp_path / "job/job0/adapter")
-    loss = train.validation_loss(setup, tuned, training.per_device_eval_batch_size, Counts())
+    loss = train.validation_loss(setup, tuned, 8, Counts())
     assert loss == results(job)[0].metrics["eval_loss"]
     assert not list((tmp_path / "job/job0").glob("adapter/*.bin"))
 
@@ -164,9 +166,10 @@ def test_our_loss_is_that_of_transformers_trainer_with_peft(
         "learning_rate": 1e-2, "weight_decay": 0.1, "adam_beta2": 0.99, "max_grad_norm": 0.5, "warmup_steps": 0.1,
         "lr_scheduler_type": "cosine", "num_train_epochs": 2, "seed": 1, "per_device_train_batch_size": 4,
     }  # fmt: skip
-    job = write_job(experiment(global_batch_size=12, **same), POINT)
+    file = experiment(global_batch_size=12, **same)
+    job = write_job(file, POINT)
     train.run(job)
-    setup, _ = setups.load(json.loads(job.read_text()))
+    setup = setups.load(read_experiment(file))
     examples = setup.data.train
 
     def collator(rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
