@@ -24,6 +24,9 @@ class Setup:
     base: Any
     data: Data
     time_limit: float | None = None
+    """Seconds that an evaluation may take."""
+    keep_state: bool = False
+    """Whether states are captured after the last epoch too, and kept."""
 
     @property
     def sharded(self) -> bool:
