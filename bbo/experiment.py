@@ -87,6 +87,8 @@ class _Document(BaseModel):
     objectives: int = Field(1, ge=1)
     """How many outputs, counted from the first that is no constraint, are objectives; the others are recorded."""
     scores: dict[str, Any] = {}
+    allow_dead: list[str] = []
+    """Variables that may change nothing, as far as a preflight can see."""
     resources: Resources = Resources()
     accelerate: str | None = None
     """A configuration file of `accelerate config` for the launch of each job."""
@@ -108,6 +110,7 @@ class Experiment:
     training: dict[str, Any]
     outputs: tuple[Output, ...]
     scores: dict[str, Any]
+    allow_dead: tuple[str, ...]
     resources: Resources
     accelerate: Path | None
 
@@ -189,6 +192,7 @@ def read_experiment(path: Path) -> Experiment:
         training=document.training,
         outputs=outputs,
         scores=document.scores,
+        allow_dead=tuple(document.allow_dead),
         resources=document.resources,
         accelerate=accelerate,
     )

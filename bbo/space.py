@@ -6,7 +6,7 @@ multiplies the decoded number by another variable's value, as in alpha = m x ran
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -156,6 +156,19 @@ class Space:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         return tuple(point)
+
+    def middle(self) -> Point:
+        """The centre of the bounds, whole where a variable is."""
+        variables = [self.variables[name] for name in self.free]
+        centres = [((variable.lower + variable.upper) / 2, variable.whole) for variable in variables]
+        return tuple(math.floor(centre) if whole else centre for centre, whole in centres)
+
+    def ends(self) -> Iterator[tuple[str, tuple[Point, Point]]]:
+        """Each free variable with the middle of the space but for its own lowest and its own highest value."""
+        centre = self.middle()
+        for place, name in enumerate(self.free):
+            low, high = ((*centre[:place], bound, *centre[place + 1 :]) for bound in self.variables[name].bounds)
+            yield name, (low, high)
 
     def _by_dependence(self) -> list[str]:
         return sorted(self.variables, key=lambda name: self.variables[name].times is not None)

@@ -1,12 +1,11 @@
 """What a preflight looks at: `quick` without torch, `full` with the model in memory."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bbo.errors import InputError
-from bbo.executors.slots import gpus_of, slots_of, visible_gpus
+from bbo.executors.slots import slots_of, visible_gpus
 from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.store import Store
@@ -75,7 +74,7 @@ def plan(experiment: Experiment) -> list[str]:
         devices = [str(number) for number in range(gpus)] or slots_of(0, resources.cpus_per_job)[0]
         processes = resources.processes_per_job or max(1, gpus)
         command, _ = launch_command(Path("JOB.json"), processes, devices, experiment.accelerate)
-        memory = estimate(settings, settings.training_for(experiment.space.decode(_middle(experiment))))
+        memory = estimate(settings, settings.training_for(experiment.space.decode(experiment.space.middle())))
         known = f"about {memory:.2g} GiB per process" if memory else "unknown until the model is on this machine"
         lines = [f"launch: {' '.join(['accelerate launch', *command[3:]])}", f"memory: {known}"]
     lines.append(f"time: {_time(experiment)}")
@@ -120,10 +119,10 @@ def estimate(settings: Settings, training: Training) -> float | None:
 
 def full(experiment: Experiment) -> dict[str, Any]:
     """Load model and data for real. Returns the report; raises InputError with what is wrong."""
-    import torch  # noqa: PLC0415
-
-    from blackbox.data import find_leak, read_texts, tokenize  # noqa: PLC0415
+    from blackbox.data import Data, find_leak, read_texts, tokenize  # noqa: PLC0415
+    from blackbox.liveness import dead  # noqa: PLC0415
     from blackbox.model import find_model, load_model, load_tokenizer  # noqa: PLC0415
+    from blackbox.setup import Setup, start_accelerator  # noqa: PLC0415
 
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
     settings = blackbox.settings
@@ -140,13 +139,16 @@ def full(experiment: Experiment) -> dict[str, Any]:
             "remove them, or set data.allow_leak: true"
         )
     examples = tokenize(texts.train, tokenizer, settings.data.max_length, "data.train")
-    tokenize(texts.valid, tokenizer, settings.data.max_length, "data.valid")
+    valid = tokenize(texts.valid, tokenizer, settings.data.max_length, "data.valid")
     lengths = [len(example.tokens) for example in examples]
-    device = "cuda" if torch.cuda.is_available() and gpus_of(blackbox.slots[0]) else "cpu"
-    model = load_model(folder, settings.model).to(device)
-    training = settings.training_for(experiment.space.decode(_middle(experiment)))
+    accelerator = start_accelerator()
+    model = load_model(folder, settings.model).to(accelerator.device)
+    training = settings.training_for(experiment.space.decode(experiment.space.middle()))
     memory = estimate(settings, training)
     _check_identity(model, training, examples[:4])
+    setup = Setup(accelerator, model, Data(examples, valid, texts.dropped))
+    if sentences := dead(experiment, settings, setup, blackbox.processes):
+        raise InputError(*sentences)
     return {
         "model": str(folder),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -158,8 +160,9 @@ def full(experiment: Experiment) -> dict[str, Any]:
         "tokens_per_row": {"mean": sum(lengths) / len(lengths), "max": max(lengths)},
         "rows_cut_at_max_length": sum(length == settings.data.max_length for length in lengths),
         "memory_gib": memory,
-        "memory_there_gib": _memory_there(device),
+        "memory_there_gib": _memory_there(accelerator.device.type),
         "fresh_adapter_changes_nothing": True,
+        "variables_that_change_the_training": [n for n in experiment.space.free if n not in experiment.allow_dead],
     }
 
 
@@ -186,15 +189,6 @@ def _check_identity(model: Any, training: Training, examples: Any) -> None:
     finally:
         pack.close()
     raise InputError(f"model.path: a fresh adapter changes the logits by {difference:g}; it must change nothing")
-
-
-def _middle(experiment: Experiment) -> tuple[float, ...]:
-    point = []
-    for name in experiment.space.free:
-        variable = experiment.space.variables[name]
-        centre = (variable.lower + variable.upper) / 2
-        point.append(math.floor(centre) if variable.whole else centre)
-    return tuple(point)
 
 
 def _memory_there(device: str) -> float:

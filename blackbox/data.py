@@ -16,6 +16,7 @@ from bbo.errors import InputError
 from blackbox.prompts import Row, Template, Text, chat_messages, read_template, render_chat
 from blackbox.settings import DataSettings, Source
 from blackbox.sources import numbers, read_rows
+from blackbox.tokens import Rows, cached
 
 MOST_DROPPED = 0.01
 """Share of rows without anything to learn above which the data is refused."""
@@ -101,19 +102,10 @@ def find_leak(texts: Texts) -> Leak:
 
 def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str) -> list[Example]:
     """Token rows, cut at `max_length`; rows left without a label are dropped, above 1 % of all refused."""
-    eos = tokenizer.eos_token_id
-    if eos is None:
+    if tokenizer.eos_token_id is None:
         raise InputError("model.path: its tokenizer has no end-of-sequence token to learn")
-    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
-    responses = tokenizer([response for _, response in texts], add_special_tokens=False)["input_ids"]
-    examples = []
-    for prompt, response in zip(prompts, responses, strict=True):
-        first = int(
-            prompt[:2] == [tokenizer.bos_token_id] * 2
-        )  # a chat template wrote <s>, the tokenizer added another
-        last = len(prompt) - (prompt[-1:] == [eos])  # some tokenizers end every text with EOS
-        tokens = (*prompt[first:last], *response, eos)
-        examples.append(Example(tokens[:max_length], min(last - first, max_length)))
+    rows = cached(texts, tokenizer, max_length, lambda: _rows(texts, tokenizer, max_length))
+    examples = [Example(tuple(tokens), start) for tokens, start in rows]
     empty = [number for number, example in enumerate(examples, 1) if not example.labels]
     if len(empty) > MOST_DROPPED * len(examples):
         raise InputError(
@@ -121,6 +113,21 @@ def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str)
             f"more than 1 %: row {numbers(empty)}"
         )
     return [example for example in examples if example.labels]
+
+
+def _rows(texts: Sequence[Text], tokenizer: Any, max_length: int) -> Rows:
+    """Each row's tokens, and where its response starts."""
+    eos = tokenizer.eos_token_id
+    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
+    responses = tokenizer([response for _, response in texts], add_special_tokens=False)["input_ids"]
+    rows = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        # A chat template wrote <s>, the tokenizer added another.
+        first = int(prompt[:2] == [tokenizer.bos_token_id] * 2)
+        last = len(prompt) - (prompt[-1:] == [eos])  # some tokenizers end every text with EOS
+        tokens = [*prompt[first:last], *response, eos]
+        rows.append((tokens[:max_length], min(last - first, max_length)))
+    return rows
 
 
 def label_tokens(examples: Iterable[Example]) -> int:

@@ -160,22 +160,13 @@ def optimizer_step(setup: Setup, pack: Pack, members: Sequence[Member], rows: Se
     accelerator, examples = setup.accelerator, setup.data.train
     processes = accelerator.num_processes
     micro = members[0].training.batch(processes).micro
-    names = [member.name for member in members]
     tokens = [label_tokens(examples[row] for row in mine) for mine in rows]
     dealt = [deal(mine, micro, processes, accelerator.process_index) for mine in rows]
     passes = list(zip(*dealt, strict=True))
     for number, parts in enumerate(passes, 1):
-        layout = pack.lay_out(examples, parts)
-        # Gradients are exchanged in the last pass; the exchange takes the mean, our loss is a sum over processes.
+        # Gradients are exchanged in the last pass.
         with nullcontext() if number == len(passes) else accelerator.no_sync(pack.model):
-            logits = pack.logits(layout, names).split([end - first for first, end in layout.labels])
-            targets = [layout.targets[first:end] for first, end in layout.labels]
-            sums = [m.criterion(*both) for m, *both in zip(members, logits, targets, strict=True)]
-            losses = [loss / count for loss, count in zip(sums, tokens, strict=True)]
-            accelerator.backward(torch.stack(losses).sum() * processes)
-        for member, loss, part in zip(members, losses, parts, strict=True):
-            member.loss += loss.detach()
-            member.counts.micro = max(member.counts.micro, len(part))
+            backward(setup, pack, members, parts, tokens)
     for member, mine in zip(members, dealt, strict=True):
         if member.clip is not None:
             member.clip()
@@ -186,6 +177,24 @@ def optimizer_step(setup: Setup, pack: Pack, members: Sequence[Member], rows: Se
         if member.counts.steps == 0:
             member.counts.rows, member.counts.passes = sum(map(len, mine)), len(mine)
         member.counts.steps += 1
+
+
+def backward(
+    setup: Setup, pack: Pack, members: Sequence[Member], rows: Sequence[Sequence[int]], tokens: Sequence[int]
+) -> None:
+    """One pass forward and back over these rows of each member, whose steps have so many label tokens."""
+    layout = pack.lay_out(setup.data.train, rows)
+    logits = pack.logits(layout, [member.name for member in members]).split(
+        [end - first for first, end in layout.labels]
+    )
+    targets = [layout.targets[first:end] for first, end in layout.labels]
+    sums = [member.criterion(*both) for member, *both in zip(members, logits, targets, strict=True)]
+    losses = [loss / count for loss, count in zip(sums, tokens, strict=True)]
+    # Between processes gradients are averaged; our loss is a sum over them.
+    setup.accelerator.backward(torch.stack(losses).sum() * setup.accelerator.num_processes)
+    for member, loss, mine in zip(members, losses, rows, strict=True):
+        member.loss += loss.detach()
+        member.counts.micro = max(member.counts.micro, len(mine))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from bbo.store import Evaluation
 from blackbox import state
 from blackbox.failure import failure_file, write_failure
 from blackbox.fit import fit, score_base
-from blackbox.grouping import alike, shape_of
 from blackbox.member import Member, finish, members_of, require_static
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
 from blackbox.pack import Pack
+from blackbox.planner import alike, evenly, most_members, shape_of
 from blackbox.settings import Training
 from blackbox.setup import Setup, load, trainings_of
 
@@ -78,8 +78,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
     ]
     phases = Phases(start=began - job["launched"], load=time.time() - began).shared(len(entries))
     base_score = None if job["base_score"] is None else Path(job["base_score"])
-    shapes = [(shape_of(e.training), str(e.item["fidelity"]), state.epochs_behind(e.evaluation)) for e in entries]
-    for pack in alike(entries, shapes):
+    for pack in _packs(setup, entries):
         for entry, ended in train_pack(setup, pack, base_score):
             if setup.accelerator.is_main_process or not ended.shared:
                 whole = replace(phases, train=ended.train_seconds, score=ended.score_seconds)
@@ -88,6 +87,13 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
                 os._exit(1)  # the others wait for us in a collective; torchrun ends them all when one process is gone
         base_score = None
     return setup
+
+
+def _packs(setup: Setup, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Who trains with whom: who agrees in length, batch and epochs behind it, as many as fit into memory."""
+    shapes = [(shape_of(e.training), str(e.item["fidelity"]), state.epochs_behind(e.evaluation)) for e in entries]
+    for group in alike(entries, shapes):
+        yield from evenly(group, most_members(setup, [entry.training for entry in group]))
 
 
 def train_pack(setup: Setup, entries: Sequence[Entry], base_score: Path | None) -> list[tuple[Entry, Ended]]:
