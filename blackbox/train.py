@@ -35,14 +35,11 @@ from bbo.store import Evaluation, write_json
 from blackbox import applied
 from blackbox.applied import Counts
 from blackbox.data import IGNORED, Example, by_length, collate, deal, epoch_steps, label_tokens
-from blackbox.failure import failure_file, write_failure
+from blackbox.failure import INPUT_REFUSED, MACHINE_FAILED, failure_file, write_failure
 from blackbox.model import attach, detach
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
 from blackbox.settings import Training
 from blackbox.setup import Setup, load, trainings_of
-
-INPUT_REFUSED = 1
-MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h
 
 CHECK_STEPS = 10
 """Steps between two looks at the loss: looking makes a GPU wait, and all processes must look together."""
@@ -65,16 +62,22 @@ class Trainee:
 
 def main() -> int:
     """Exit status 0: every evaluation of the job has a result; 1: bad input; 75: the machine's failure."""
-    job_file = Path(sys.argv[1])
     lifeline.watch()
+    status, setup = attempt(Path(sys.argv[1]))
+    if setup is not None:
+        setup.accelerator.end_training()
+    return status
+
+
+def attempt(job_file: Path, setup: Setup | None = None) -> tuple[int, Setup | None]:
+    """`run` with its exit status, the reason of a failure noted, and what is loaded and good for the next job."""
     try:
-        run(job_file).accelerator.end_training()
+        return 0, run(job_file, setup)
     except InputError as error:
-        return _give_up(job_file, error, INPUT_REFUSED)
+        return _give_up(job_file, error, INPUT_REFUSED), setup
     except Exception as error:
         traceback.print_exc()
-        return _give_up(job_file, error, MACHINE_FAILED)
-    return 0
+        return _give_up(job_file, error, MACHINE_FAILED), None
 
 
 def run(job_file: Path, setup: Setup | None = None) -> Setup:
