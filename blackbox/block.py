@@ -100,7 +100,7 @@ class Blackbox:
         about = {**common(self.settings, self._fingerprints), "training": self.experiment.training}
         return Preflight(self.preflight_file, self.experiment, key_of(about), self.store)
 
-    def _resident(self) -> Resident | None:
+    def resident(self) -> Resident | None:
         """Where jobs are handed to; None where each is a process of its own, as those of several processes are."""
         assert self.settings is not None
         if self.experiment.resources.worker == "fresh" or self.processes > 1:
@@ -123,7 +123,7 @@ class Blackbox:
             point = "" if candidate.point is None else format_point(candidate.point) + "\n"
             self.store.evaluation(candidate.key).begin(self.experiment.dump(), point)
         if self.settings is not None:
-            jobs = Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight(), self._resident())
+            jobs = Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight(), self.resident())
             jobs.run(candidates, finished)
             return
         for c in candidates:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bbo.executors import local
@@ -102,7 +103,7 @@ class Jobs:
             arguments, environment = launch_command(file, self.processes, self.slots[0], accelerate)
             return local.Launch(name, arguments, log, prepare, environment, seconds)
         arguments, environment = launcher(self.processes, self.slots[0], accelerate)
-        return local.Launch(name, arguments, log, prepare, environment, seconds, self.resident.start)
+        return local.Launch(name, arguments, log, prepare, environment, seconds, partial(self.resident.start, file))
 
     def _describe(self, name: str, job: Sequence[Candidate], slot: Slot) -> dict[str, Any]:
         """The job file: all that the trainer is told."""

@@ -44,8 +44,8 @@ class Resident:
     """runs/NAME/worker.json: who works on which slot, for people."""
     loaded: str
 
-    def start(self, launch: Launch, slot: Slot) -> Process:
-        return Handed(self, launch, slot)
+    def start(self, job_file: Path, launch: Launch, slot: Slot) -> Process:
+        return Handed(self, job_file, launch, slot)
 
     def note(self, slot: Slot, entry: Mapping[str, Any]) -> None:
         """Write down a worker; those that are gone are dropped."""
@@ -60,8 +60,8 @@ class Resident:
 class Handed:
     """A job in the hands of a worker, which is started where there is none."""
 
-    def __init__(self, resident: Resident, launch: Launch, slot: Slot) -> None:
-        self._resident, self._launch, self._slot = resident, launch, slot
+    def __init__(self, resident: Resident, job_file: Path, launch: Launch, slot: Slot) -> None:
+        self._resident, self._job_file, self._launch, self._slot = resident, job_file, launch, slot
         about = {"run": str(resident.file.absolute()), "loaded": resident.loaded, "devices": slot.devices}
         key = key_of({**about, "command": launch.arguments, "environment": dict(launch.environment)})
         self._file = socket_file(key)
@@ -110,7 +110,7 @@ class Handed:
         if self._accepted or self._child is not None:
             return -signal.SIGKILL  # it died; of what, nobody can say of a process that is not his child
         self._connection.close()  # it was about to end when we called
-        self._connection, self._child = None, self._spawn()
+        self._connection, self._worker, self._child = None, 0, self._spawn()
         return None
 
     def _understand(self, heard: bytes) -> int | None:
@@ -135,8 +135,7 @@ class Handed:
             connection.connect(str(self._file))
             for first in range(0, len(self._slot.locks), MOST_DESCRIPTORS):
                 socket.send_fds(connection, [b" "], self._slot.locks[first : first + MOST_DESCRIPTORS])
-            log = str(self._launch.log.absolute())
-            say(connection, {"job": str(self._launch.log.with_suffix(".json").absolute()), "log": log})
+            say(connection, {"job": str(self._job_file.absolute()), "log": str(self._launch.log.absolute())})
         except (FileNotFoundError, ConnectionError):
             connection.close()
             return False

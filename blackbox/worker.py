@@ -61,21 +61,22 @@ def main() -> int:
 
 def serve(file: Path, devices: Sequence[str], idle: float, work: Callable[[Path], int]) -> None:
     """Do the jobs that come in at this socket, until nobody has one any more or the devices are wanted by others."""
-    listener = listen(file)
-    worked = free = time.monotonic()
-    while time.monotonic() - worked < idle and time.monotonic() - free < PATIENCE:
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            free = free if taken(devices) else time.monotonic()
-            continue
-        with connection:
-            status = attend(connection, file, work)
-        if status == MACHINE_FAILED:
-            break
-        if status is not None:
-            worked = free = time.monotonic()
-    file.unlink(missing_ok=True)
+    with listen(file) as listener:
+        worked = time.monotonic()
+        wanted: float | None = None  # since when others hold our devices
+        while time.monotonic() - worked < idle and (wanted is None or time.monotonic() - wanted < PATIENCE):
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                wanted = (wanted or time.monotonic()) if taken(devices) else None
+                continue
+            with connection:
+                status = attend(connection, file, work)
+            if status == MACHINE_FAILED:
+                break
+            if status is not None:
+                worked, wanted = time.monotonic(), None
+        file.unlink(missing_ok=True)
 
 
 def listen(file: Path) -> socket.socket:

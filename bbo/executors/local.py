@@ -30,7 +30,7 @@ class Process(Protocol):
         """Called once at the end, whichever it was: nothing of a job outlives this call."""
 
 
-class Session:
+class Spawned:
     """A job that is a process with a session and a lifeline of its own."""
 
     def __init__(self, launch: "Launch", slot: Slot) -> None:
@@ -77,7 +77,7 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
     """Time after which the job is killed."""
-    start: Callable[["Launch", Slot], Process] = Session
+    start: Callable[["Launch", Slot], Process] = Spawned
     """Puts the job to work, by default as a process of its own."""
 
 
