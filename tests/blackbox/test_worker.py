@@ -29,6 +29,7 @@ from blackbox.block import Blackbox
 from blackbox.failure import INPUT_REFUSED, MACHINE_FAILED
 from blackbox.recipe import Fingerprints, loaded
 from blackbox.settings import read_settings
+from blackbox.worker import say
 from tests.conftest import python
 
 Write = Callable[..., Path]
@@ -205,6 +206,17 @@ class TestEnd:
         until(lambda: not lives(entry["pid"]), 5)
         assert not Path(entry["socket"]).exists()
 
+    def test_after_the_machines_failure(self, tmp_path: Path, hand: Hand) -> None:
+        """By itself: the one that handed the job over may be gone."""
+        hand()
+        entry, job = note(tmp_path), tmp_path / "lost.json"
+        write_json(job, {"seconds": 0, "status": MACHINE_FAILED})
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(entry["socket"])
+            say(connection, {"job": str(job), "log": str(tmp_path / "lost.log")})
+            until(lambda: not lives(entry["pid"]), 5)
+            assert not Path(entry["socket"]).exists()
+
     def test_when_others_have_the_devices(self, tmp_path: Path, hand: Hand) -> None:
         hand()
         pid = note(tmp_path)["pid"]
@@ -363,7 +375,7 @@ class TestTraining:
         for metric in ("eval_loss", "train_loss"):
             assert warm.metrics[metric] == fresh.metrics[metric]
         print(f"warm start {warm_start:.3f} s, fresh start {self.start(tmp_path, fresh):.3f} s")
-        assert warm_start < 1 < self.start(tmp_path, fresh)
+        assert warm_start < self.start(tmp_path, fresh) / 3  # measured: 0.4 s against 9; the machine may be busy
 
     def test_a_run_has_one_worker_and_ends_it(self, tmp_path: Path, experiment: Write) -> None:
         file = experiment(sections=resources())
@@ -378,7 +390,7 @@ class TestTraining:
         pid = self.worker(tmp_path)
         until(lambda: not lives(pid), 1)
         starts = sorted(self.start(tmp_path, result) for result in self.results(tmp_path))
-        assert len(starts) == 3 and starts[1] < 2 < starts[2], "one start for three jobs"
+        assert len(starts) == 3 and starts[1] < starts[2] / 3, "one start for three jobs"
 
     def evaluate(self, folder: Path, file: Path, rank: int, tick: Callable[[], None] = lambda: None) -> Result:
         """`python -m blackbox` in this folder, on one point."""
