@@ -34,6 +34,8 @@ class Resources(BaseModel):
     """Processes of one job where they are not one per GPU."""
     pack: int | None = Field(None, ge=1)
     """Most points that one job takes; unset: the whole block, shared out over the slots."""
+    worker: Literal["resident", "fresh"] = "resident"
+    """Whether model and data stay loaded from job to job of a run, or each job's process loads them anew."""
     keep: str = "best 3"
     """Adapters kept on disk: `all`, `none` or `best N` of a run."""
     time_limit: float | None = Field(None, gt=0)

@@ -29,6 +29,7 @@ class Run:
         self.session_file = folder / "session.json"
         self.cursor_file = folder / "cursor.json"
         self.preflight_file = folder / "preflight.json"
+        self.worker_file = folder / "worker.json"
         self.nomad_log = folder / "nomad.log"
         self.history = folder / "history.txt"
         self.temporary = folder / "tmp"

@@ -11,12 +11,14 @@ from bbo.claims import beating
 from bbo.executors.slots import gpus_of, slots_of
 from bbo.experiment import Experiment
 from bbo.points import format_point
+from bbo.run import Run
 from bbo.space import Point
 from bbo.store import Result, Store, key_of
 from blackbox import toy
 from blackbox.jobs import Candidate, Jobs
 from blackbox.preflight import Preflight
-from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key
+from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
+from blackbox.resident import Resident
 from blackbox.settings import Settings, Training, read_settings
 
 Source = Literal["trained", "store", "failed"]
@@ -98,6 +100,14 @@ class Blackbox:
         about = {**common(self.settings, self._fingerprints), "training": self.experiment.training}
         return Preflight(self.preflight_file, self.experiment, key_of(about), self.store)
 
+    def resident(self) -> Resident | None:
+        """Where jobs are handed to; None where each is a process of its own, as those of several processes are."""
+        assert self.settings is not None
+        if self.experiment.resources.worker == "fresh" or self.processes > 1:
+            return None
+        content = loaded(self.settings, self.experiment.accelerate, self._fingerprints)
+        return Resident(Run(self.preflight_file.parent).worker_file, content)
+
     def _tell_known(self, waiting: dict[str, Candidate], told: Told, source: Source) -> None:
         for key, candidate in list(waiting.items()):
             result = self.store.evaluation(key).result()
@@ -113,7 +123,8 @@ class Blackbox:
             point = "" if candidate.point is None else format_point(candidate.point) + "\n"
             self.store.evaluation(candidate.key).begin(self.experiment.dump(), point)
         if self.settings is not None:
-            Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight()).run(candidates, finished)
+            jobs = Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight(), self.resident())
+            jobs.run(candidates, finished)
             return
         for c in candidates:
             training = toy.training_for(self.experiment, c.hyperparameters)

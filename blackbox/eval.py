@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from bbo.errors import InputError, MachineError
@@ -57,6 +58,8 @@ def _evaluate(point_file: Path, experiment_file: Path | None, again: bool) -> in
     beside = point_file.parent / "experiment.yaml"
     text = read_text(point_file)  # before all else: a missing point file should not be called a bad experiment
     experiment = read_experiment(experiment_file or (beside if beside.is_file() else QUICKSTART))
+    # No process stays behind after one point.
+    experiment = replace(experiment, resources=experiment.resources.model_copy(update={"worker": "fresh"}))
     try:
         return _evaluate_with(experiment, text, point_file, beside.is_file() and experiment_file is None, again)
     except InputError as error:

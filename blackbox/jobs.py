@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bbo.executors import local
@@ -13,8 +14,9 @@ from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.store import Result, Store, write_json
 from blackbox.failure import failure_file, raise_failure
-from blackbox.launch import launch_command
+from blackbox.launch import launch_command, launcher
 from blackbox.preflight import Preflight
+from blackbox.resident import Resident
 
 ATTEMPTS = 3
 """A process killed by a signal is no verdict on its points: each is tried this often before it counts as failed."""
@@ -42,12 +44,15 @@ class Jobs:
         slots: Sequence[tuple[str, ...]],
         processes: int,
         preflight: Preflight,
+        resident: Resident | None,
     ) -> None:
+        """Without `resident` each job is a fresh process."""
         self.experiment = experiment
         self.store = store
         self.slots = slots
         self.processes = processes
         self.preflight = preflight
+        self.resident = resident
         self._attempts: dict[str, int] = {}
 
     def run(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
@@ -85,7 +90,6 @@ class Jobs:
             self._attempts[candidate.key] = self._attempts.get(candidate.key, 0) + 1
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{job[0].key[:8]}-{self._attempts[job[0].key]}"
         file = self.store.jobs / f"{name}.json"
-        arguments, environment = launch_command(file, self.processes, self.slots[0], self.experiment.accelerate)
 
         def prepare(slot: Slot) -> None:
             write_json(file, self._describe(name, job, slot))
@@ -94,7 +98,12 @@ class Jobs:
 
         limit = self.experiment.resources.time_limit
         seconds = None if limit is None else START_SECONDS + limit * len(job)
-        return local.Launch(name, arguments, file.with_suffix(".log"), prepare, environment, seconds)
+        log, accelerate = file.with_suffix(".log"), self.experiment.accelerate
+        if self.resident is None or self._attempts[job[0].key] > 1:  # a point that saw a process die gets its own
+            arguments, environment = launch_command(file, self.processes, self.slots[0], accelerate)
+            return local.Launch(name, arguments, log, prepare, environment, seconds)
+        arguments, environment = launcher(self.processes, self.slots[0], accelerate)
+        return local.Launch(name, arguments, log, prepare, environment, seconds, partial(self.resident.start, file))
 
     def _describe(self, name: str, job: Sequence[Candidate], slot: Slot) -> dict[str, Any]:
         """The job file: all that the trainer is told."""

@@ -22,7 +22,18 @@ SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
 def launch_command(
     job_file: Path, processes: int, devices: Sequence[str], accelerate_config: Path | None
 ) -> tuple[list[str], dict[str, str]]:
-    """Arguments and additions to the environment. `devices` are those of one slot.
+    """Arguments of a job's own process and additions to the environment. `devices` are those of one slot.
+
+    Raises InputError, see `launcher`.
+    """
+    command, environment = launcher(processes, devices, accelerate_config)
+    return [*command, "blackbox.train", str(job_file)], environment
+
+
+def launcher(
+    processes: int, devices: Sequence[str], accelerate_config: Path | None
+) -> tuple[list[str], dict[str, str]]:
+    """The command up to the module that is launched, and additions to the environment.
 
     With a configuration file of `accelerate config` that file decides about all but job and processes. Raises
     InputError where it asks for what the trainer cannot honour.
@@ -45,7 +56,7 @@ def launch_command(
         environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", **SHARED_CORES}
     # The launcher's module instead of its script: the same program, from this very interpreter.
     command = [sys.executable, "-m", "accelerate.commands.launch"]
-    return [*command, *options, "--module", "blackbox.train", str(job_file)], environment
+    return [*command, *options, "--module"], environment
 
 
 def check_accelerate_config(file: Path) -> None:

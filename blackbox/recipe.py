@@ -8,6 +8,7 @@ from typing import Any
 
 from bbo.errors import InputError
 from bbo.store import Store, key_of, write_json
+from blackbox.launch import ROOT
 from blackbox.settings import DataSettings, Settings, Source, Training
 from blackbox.sources import fingerprint
 
@@ -95,6 +96,14 @@ def common(settings: Settings, fingerprints: Fingerprints) -> dict[str, Any]:
         "dtype": settings.model.dtype,
         "data": fingerprints.of_data(settings),
     }
+
+
+def loaded(settings: Settings, accelerate: Path | None, fingerprints: Fingerprints) -> str:
+    """Hash of what a worker keeps from job to job, and of the code that loaded it."""
+    files = [file for package in ("bbo", "blackbox") for file in (ROOT / package).rglob("*.py")]
+    code = {str(file): sha256(file.read_bytes()).hexdigest() for file in [*files, *filter(None, [accelerate])]}
+    sections = {"model": settings.model.model_dump(), "data": settings.data.model_dump()}
+    return key_of({**common(settings, fingerprints), "sections": sections, "code": code})
 
 
 def _model_files(folder: Path) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from bbo.errors import InputError
 from bbo.experiment import read_experiment
 from bbo.store import Evaluation
 from blackbox import state
-from blackbox.failure import failure_file, write_failure
+from blackbox.failure import INPUT_REFUSED, MACHINE_FAILED, failure_file, write_failure
 from blackbox.fit import fit, score_base
 from blackbox.member import Member, finish, members_of, require_static
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
@@ -30,9 +30,6 @@ from blackbox.pack import Pack
 from blackbox.planner import alike, evenly, most_members, shape_of
 from blackbox.settings import Training
 from blackbox.setup import Setup, load, trainings_of
-
-INPUT_REFUSED = 1
-MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,22 @@ class Entry:
 
 def main() -> int:
     """Exit status 0: every evaluation of the job has a result; 1: bad input; 75: the machine's failure."""
-    job_file = Path(sys.argv[1])
     lifeline.watch()
+    status, setup = attempt(Path(sys.argv[1]))
+    if setup is not None:
+        setup.accelerator.end_training()
+    return status
+
+
+def attempt(job_file: Path, setup: Setup | None = None) -> tuple[int, Setup | None]:
+    """`run` with its exit status, the reason of a failure noted, and what is loaded and good for the next job."""
     try:
-        run(job_file).accelerator.end_training()
+        return 0, run(job_file, setup)
     except InputError as error:
-        return _give_up(job_file, error, INPUT_REFUSED)
+        return _give_up(job_file, error, INPUT_REFUSED), setup
     except Exception as error:
         traceback.print_exc()
-        return _give_up(job_file, error, MACHINE_FAILED)
-    return 0
+        return _give_up(job_file, error, MACHINE_FAILED), None
 
 
 def run(job_file: Path, setup: Setup | None = None) -> Setup:

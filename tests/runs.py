@@ -52,5 +52,6 @@ def kind(process: psutil.Process) -> str:
         "bbo.batch": "nomad",
         "-m blackbox ": "blackbox",
         "blackbox.train": "trainer",
+        "blackbox.worker": "trainer",
     }
     return next((name for mark, name in names.items() if mark in words and "sh -c" not in words), "other")

@@ -191,6 +191,7 @@ class TestEval:
         assert "point            2 7 1 -3.52" in done.stdout
         result = json.loads(next((tmp_path / "runs/quickstart/evals").glob("*/result.json")).read_text())
         assert result["hyperparameters"]["learning_rate"] == 3e-4
+        assert not (tmp_path / "runs/quickstart/worker.json").exists(), "no process stays behind"
 
     @pytest.mark.parametrize(
         ("content", "said"),

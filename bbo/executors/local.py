@@ -1,4 +1,4 @@
-"""Run jobs on this machine's slots, each in a session of its own that ends with us."""
+"""Run jobs on this machine's slots: each in a session of its own that ends with us, or as its `start` has it done."""
 
 import os
 import signal
@@ -8,11 +8,61 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from bbo.executors.slots import Slot, acquire, holders
 from bbo.lifeline import ENVIRONMENT
 
 POLL = 0.05
+
+
+class Process(Protocol):
+    """A job at work."""
+
+    @property
+    def pid(self) -> int:
+        """A process that lives as long as the job is at work."""
+
+    def poll(self) -> int | None:
+        """Exit status (negative: the signal), None while the job is at work."""
+
+    def kill(self) -> None:
+        """Called once at the end, whichever it was: nothing of a job outlives this call."""
+
+
+class Spawned:
+    """A job that is a process with a session and a lifeline of its own."""
+
+    def __init__(self, launch: "Launch", slot: Slot) -> None:
+        with launch.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                launch.arguments,
+                stdin=subprocess.PIPE,  # the lifeline: see bbo/lifeline.py
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **slot.environment, **launch.environment, ENVIRONMENT: "1"},
+                start_new_session=True,
+                pass_fds=slot.locks,
+            )
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def kill(self) -> None:
+        """End the whole session and wait for its leader."""
+        for name in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.pid, name)
+            except ProcessLookupError:
+                break
+            try:
+                self._process.wait(timeout=3 if name == signal.SIGTERM else None)
+            except subprocess.TimeoutExpired:
+                continue
+        self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 @dataclass(frozen=True)
@@ -27,6 +77,8 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
     """Time after which the job is killed."""
+    start: Callable[["Launch", Slot], Process] = Spawned
+    """Puts the job to work, by default as a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +91,12 @@ class Exit:
 
 @dataclass
 class _Running:
-    process: subprocess.Popen[bytes]
+    process: Process
     slot: Slot
     started: float
 
     def kill(self) -> None:
-        """End the whole session and wait for its leader: nothing of a job outlives this call."""
-        for name in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, name)
-            except ProcessLookupError:
-                break
-            try:
-                self.process.wait(timeout=3 if name == signal.SIGTERM else None)
-            except subprocess.TimeoutExpired:
-                continue
-        self.process.wait()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self.process.kill()
         self.slot.release()
 
 
@@ -88,7 +128,7 @@ def run(
                 if status is not None or late:
                     job.kill()
                     del running[launch.job]
-                    yield launch, Exit(job.process.returncode, timed_out=status is None)
+                    yield launch, Exit(-signal.SIGKILL if status is None else status, timed_out=status is None)
             tick()
             time.sleep(POLL)
     finally:
@@ -99,14 +139,4 @@ def run(
 def _start(launch: Launch, slot: Slot) -> _Running:
     launch.prepare(slot)
     launch.log.parent.mkdir(parents=True, exist_ok=True)
-    with launch.log.open("ab") as log:
-        process = subprocess.Popen(
-            launch.arguments,
-            stdin=subprocess.PIPE,  # the lifeline: see bbo/lifeline.py
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **slot.environment, **launch.environment, ENVIRONMENT: "1"},
-            start_new_session=True,
-            pass_fds=slot.locks,
-        )
-    return _Running(process, slot, time.monotonic())
+    return _Running(launch.start(launch, slot), slot, time.monotonic())

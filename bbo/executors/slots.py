@@ -1,11 +1,12 @@
 """Slots: the devices one job may use, held by a lock file per device that the kernel frees on any death.
 
 The lock files stand in an owner-only folder of the machine's temporary folder, so that all runs and blackbox processes
-of a user share the devices. A job's first process inherits the lock: a device is free when that process is gone.
+of a user share the devices. A job's first process has the lock too: a device is free when that process is gone.
 """
 
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,9 +93,28 @@ def holders(choices: Sequence[tuple[str, ...]]) -> str:
     return "; ".join(dict.fromkeys(note for note in notes if note))
 
 
-def _lock_file(device: str) -> Path:
-    folder = Path(tempfile.gettempdir()) / f"bbo-devices-{os.getuid()}"
+def taken(devices: Sequence[str]) -> bool:
+    """Whether anybody holds one of these devices right now. The look itself is shorter than any wait for a device."""
+    for device in devices:
+        with _lock_file(device).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
+def own_folder(name: str, parent: str | None = None) -> Path:
+    """The user's folder NAME-UID in the machine's temporary folder. Raises MachineError where others may use it too."""
+    folder = Path(parent or tempfile.gettempdir()) / f"{name}-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise MachineError(f"{folder} belongs to somebody else")
-    return folder / f"{device.replace('/', '_')}.lock"
+    if found.st_mode & 0o077:
+        raise MachineError(f"{folder} is open to others: `chmod 700 {folder}`")
+    return folder
+
+
+def _lock_file(device: str) -> Path:
+    return own_folder("bbo-devices") / f"{device.replace('/', '_')}.lock"

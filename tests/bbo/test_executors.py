@@ -1,5 +1,6 @@
 """Slots are held by one job at a time; jobs end with their exit, their time or us."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bbo.errors import InputError
+from bbo.errors import InputError, MachineError
 from bbo.executors import slots
 from bbo.executors.local import Launch, run
 
@@ -47,6 +48,31 @@ def test_a_device_has_one_holder() -> None:
     assert slots.acquire([("a", "b")]) is not None
 
 
+def test_who_looks_at_a_device_does_not_hold_it() -> None:
+    assert not slots.taken(("a", "b"))
+    held = slots.acquire([("b",)])
+    assert held is not None and slots.taken(("a", "b")) and not slots.taken(("a",))
+    held.release()
+    assert not slots.taken(("a", "b"))
+
+
+def test_a_folder_of_ours_is_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = slots.own_folder("bbo-x")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o750)
+    with pytest.raises(MachineError, match="open to others"):
+        slots.own_folder("bbo-x")
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(MachineError, match="belongs to somebody else"):
+        slots.own_folder("bbo-x")
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    (tmp_path / f"bbo-x-{me + 1}").mkdir(mode=0o700)
+    with pytest.raises(MachineError, match="belongs to somebody else"):
+        slots.own_folder("bbo-x")
+
+
 def test_exits_come_as_the_jobs_end(tmp_path: Path) -> None:
     launches = [
         job(tmp_path, "slow", "import time; time.sleep(0.6)"),
@@ -78,6 +104,48 @@ def test_closing_kills_what_runs(tmp_path: Path) -> None:
     running = run(launches, [("x",), ("y",)], lambda launch, pid: pids.append(pid), lambda: None)
     next(running)
     running.close()
+    assert slots.acquire([("x", "y")]) is not None
+
+
+class Elsewhere:
+    """A job that is no process of ours: ends with status 7 after some looks, or never."""
+
+    def __init__(self, launch: Launch, slot: slots.Slot) -> None:
+        self.pid, self.looks, self.killed = 4711, int(launch.arguments[0]), 0
+
+    def poll(self) -> int | None:
+        self.looks -= 1
+        return 7 if self.looks == 0 else None
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+def test_a_job_may_be_done_elsewhere(tmp_path: Path) -> None:
+    """Same slots, same time limit, same end: the executor asks for two verbs and a process id."""
+    jobs: list[Elsewhere] = []
+    pids: list[int] = []
+    prepared: list[str] = []
+
+    def start(launch: Launch, slot: slots.Slot) -> Elsewhere:
+        assert prepared[-1] == slot.name
+        jobs.append(Elsewhere(launch, slot))
+        return jobs[-1]
+
+    def launch(looks: int, seconds: float | None = None) -> Launch:
+        def prepare(slot: slots.Slot) -> None:
+            prepared.append(slot.name)
+
+        return Launch(f"job{looks}", [str(looks)], tmp_path / "log", prepare, seconds=seconds, start=start)
+
+    late, done = launch(-1, seconds=0.2), launch(2)
+    ended = [how for _, how in run([done, late], [("x",)], lambda _, pid: pids.append(pid), lambda: None)]
+    assert (ended[0].status, ended[0].timed_out, ended[1].timed_out) == (7, False, True)
+    running = run([done, launch(-1)], [("x",), ("y",)], lambda _, pid: pids.append(pid), lambda: None)
+    next(running)
+    running.close()
+    assert pids == [4711] * 4
+    assert [job.killed for job in jobs] == [1] * 4
     assert slots.acquire([("x", "y")]) is not None
 
 
