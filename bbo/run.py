@@ -31,6 +31,7 @@ class Run:
         self.preflight_file = folder / "preflight.json"
         self.nomad_log = folder / "nomad.log"
         self.history = folder / "history.txt"
+        self.surrogate_calls = folder / "surrogate.txt"
         self.temporary = folder / "tmp"
         self.evals = folder / "evals"
 

@@ -121,6 +121,18 @@ def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str)
     return [example for example in examples if example.labels]
 
 
+def part_of(examples: Sequence[Example], fraction: float, seed: int) -> list[Example]:
+    """This share of the examples, at least one: the same whatever their order, a smaller share inside a larger."""
+    if fraction == 1:
+        return list(examples)
+
+    def place(row: int) -> bytes:
+        return sha256(f"{seed}\0{examples[row].start}\0{examples[row].tokens}".encode()).digest()
+
+    chosen = sorted(range(len(examples)), key=place)[: max(1, round(fraction * len(examples)))]
+    return [examples[row] for row in sorted(chosen)]
+
+
 def label_tokens(examples: Iterable[Example]) -> int:
     return sum(example.labels for example in examples)
 

@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from bbo.errors import InputError
 from bbo.experiment import Experiment
 from blackbox.data import Data, load_data
+from blackbox.hyperparameters import at_fidelity
 from blackbox.launch import refuse_own_optimizer
 from blackbox.model import find_model, load_model, load_tokenizer
 from blackbox.settings import Training, read_settings
@@ -46,7 +47,8 @@ def load(experiment: Experiment) -> Setup:
 def trainings_of(job: Mapping[str, Any], experiment: Experiment, processes: int) -> list[Training]:
     """The settings of each point of a job. Raises InputError."""
     settings = read_settings(experiment)
-    trainings = [settings.training_for(item["hyperparameters"]) for item in job["evaluations"]]
+    items = job["evaluations"]
+    trainings = [at_fidelity(settings.training_for(item["hyperparameters"]), item["fidelity"]) for item in items]
     assert processes == 1 or len(trainings) == 1, "a job of several processes holds one point"
     for training in trainings:
         training.batch(processes)

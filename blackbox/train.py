@@ -34,7 +34,7 @@ from bbo.experiment import read_experiment
 from bbo.store import Evaluation, write_json
 from blackbox import applied
 from blackbox.applied import Counts
-from blackbox.data import IGNORED, Example, by_length, collate, deal, epoch_steps, label_tokens
+from blackbox.data import IGNORED, Example, by_length, collate, deal, epoch_steps, label_tokens, part_of
 from blackbox.failure import failure_file, write_failure
 from blackbox.model import attach, detach
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
@@ -87,8 +87,12 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
     setup.time_limit = experiment.resources.time_limit
     phases = Phases(start=began - job["launched"], load=time.time() - began)
     base_score = None if job["base_score"] is None else Path(job["base_score"])
+    whole = setup.data
     for item, training in zip(job["evaluations"], trainings, strict=True):
         evaluation, began = Evaluation(Path(item["folder"])), time.monotonic()
+        setup.data = replace(
+            whole, train=part_of(whole.train, item["fidelity"].get("train_fraction", 1.0), training.seed)
+        )
         try:
             ended = evaluate(setup, training, evaluation, phases, base_score)
         except Exception as error:
@@ -102,6 +106,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
         if not ended.shared and setup.accelerator.num_processes > 1:
             os._exit(1)  # the others wait for us in a collective; torchrun ends them all when one process is gone
         phases, base_score = Phases(), None
+    setup.data = whole
     return setup
 
 
