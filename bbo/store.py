@@ -1,7 +1,7 @@
 """The truth about evaluations: one folder per evaluation, named by the hash of all that determines its result.
 
     evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ result.json
-                              claim (while somebody trains it)
+                              claim and state.safetensors (while somebody trains it)
 
 A result is written to a temporary name, flushed to disk and renamed: result.json is whole or it is not there.
 """
@@ -66,6 +66,10 @@ class Evaluation:
         self.progress_file = folder / "progress.jsonl"
         self.log_file = folder / "train.log"
         self.adapter = folder / "adapter"
+        self.state_file = folder / "state.safetensors"
+        """Where training stands after its last whole epoch; there while it is under way, or where it is to be kept."""
+        self.stop_file = folder / "stop"
+        """While it is there, training ends at the next epoch's end, without a result."""
         self.result_file = folder / "result.json"
         self.claim = Claim(folder / "claim")
 
@@ -88,10 +92,19 @@ class Evaluation:
         with self.progress_file.open("a") as lines:
             lines.write(json.dumps(entry) + "\n")
 
+    def rewind(self, step: int) -> None:
+        """Cut progress.jsonl back to what stands up to this optimizer step."""
+        try:
+            lines = self.progress_file.read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        self.progress_file.write_text("".join(kept))
+
     def begin(self, experiment_text: str, point_text: str) -> None:
-        """Make the folder ready for a fresh training: what a dead attempt left is removed."""
+        """Make the folder ready for training: what a dead attempt left is removed, but for its state."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (self.progress_file, self.applied_file, self.log_file):
+        for leftover in (self.applied_file, self.log_file, self.stop_file):
             leftover.unlink(missing_ok=True)
         shutil.rmtree(self.adapter, ignore_errors=True)
         self.experiment_file.write_text(experiment_text)

@@ -61,18 +61,21 @@ def expected(training: Training, rows: int, valid_rows: int, processes: int) -> 
     }
 
 
-def read_adapter(model: Any, training: Training) -> dict[str, Any]:
-    """What every LoRA layer of the live model has; a list where the layers differ."""
-    layers: dict[str, Any] = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    active = [(layer, layer.active_adapters[0]) for layer in layers.values()]
-    rank = _one(layer.lora_A[name].weight.shape[0] for layer, name in active)
-    alpha = _one(float(layer.lora_alpha[name]) for layer, name in active)
-    scaling = _one(layer.scaling[name] for layer, name in active)
+def read_adapter(model: Any, adapter: str, training: Training) -> dict[str, Any]:
+    """What every layer of the live model that has this adapter holds; a list where the layers differ."""
+    layers: dict[str, Any] = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer) and adapter in module.lora_A
+    }
+    rank = _one(layer.lora_A[adapter].weight.shape[0] for layer in layers.values())
+    alpha = _one(float(layer.lora_alpha[adapter]) for layer in layers.values())
+    scaling = _one(layer.scaling[adapter] for layer in layers.values())
     return {
         "lora_rank": rank,
         "lora_alpha": alpha,
-        "lora_dropout": _one(float(getattr(layer.lora_dropout[name], "p", 0.0)) for layer, name in active),
-        "use_rslora": _rank_stabilized(model, rank, alpha, scaling),
+        "lora_dropout": _one(float(getattr(layer.lora_dropout[adapter], "p", 0.0)) for layer in layers.values()),
+        "use_rslora": _rank_stabilized(model.peft_config[adapter], rank, alpha, scaling),
         "target_modules": _targets(model, list(layers), training),
         "gradient_checkpointing": any(getattr(part, "gradient_checkpointing", False) for part in model.modules()),
         "scaling": scaling,
@@ -129,13 +132,13 @@ def _one(values: Iterable[Any]) -> Any:
     return distinct[0] if len(distinct) == 1 else distinct
 
 
-def _rank_stabilized(model: Any, rank: Any, alpha: Any, scaling: Any) -> Any:
+def _rank_stabilized(config: Any, rank: Any, alpha: Any, scaling: Any) -> Any:
     """Which of PEFT's two scales the layers have, alpha / sqrt(rank) or alpha / rank; with rank 1 they are the same."""
     if isinstance(rank, list) or isinstance(alpha, list) or isinstance(scaling, list):
         return scaling
     plain, stabilized = (math.isclose(scaling, alpha / scale, rel_tol=1e-12) for scale in (rank, math.sqrt(rank)))
     if plain and stabilized:
-        return next(iter(model.peft_config.values())).use_rslora
+        return config.use_rslora
     return stabilized if plain or stabilized else f"scaling {scaling}"
 
 

@@ -171,21 +171,20 @@ def _check_identity(model: Any, training: Training, examples: Any) -> None:
     """
     import torch  # noqa: PLC0415
 
-    from blackbox.data import collate  # noqa: PLC0415
-    from blackbox.model import attach  # noqa: PLC0415
+    from blackbox.pack import Pack  # noqa: PLC0415
 
-    ids, _ = collate(examples, range(len(examples)))
-    ids = ids.to(model.device)
-    adapted = attach(model, training).eval()
-    difference = 0.0
-    with torch.no_grad():
-        for _ in range(PAIRS):
-            with adapted.disable_adapter():
-                before = adapted(ids).logits
-            after = adapted(ids).logits
-            if torch.equal(before, after):
-                return
-            difference = (before - after).abs().max().item()
+    pack = Pack(model, [training], model.device)
+    layout, difference = pack.lay_out(examples, [range(len(examples))]), 0.0
+    pack.adapted.eval()
+    try:
+        with torch.no_grad():
+            for _ in range(PAIRS):
+                before, after = pack.logits(layout, []), pack.logits(layout, pack.names)
+                if torch.equal(before, after):
+                    return
+                difference = (before - after).abs().max().item()
+    finally:
+        pack.close()
     raise InputError(f"model.path: a fresh adapter changes the logits by {difference:g}; it must change nothing")
 
 

@@ -17,9 +17,6 @@ from blackbox.prompts import Row, Template, Text, chat_messages, read_template, 
 from blackbox.settings import DataSettings, Source
 from blackbox.sources import numbers, read_rows
 
-IGNORED = -100
-"""The label that takes no part in the loss."""
-
 MOST_DROPPED = 0.01
 """Share of rows without anything to learn above which the data is refused."""
 
@@ -32,9 +29,14 @@ class Example:
     start: int
 
     @property
+    def first(self) -> int:
+        """The first token with a label: what begins a row has nothing before it that could predict it."""
+        return max(self.start, 1)
+
+    @property
     def labels(self) -> int:
-        """Tokens that carry a label; the first of a row has nothing before it that could predict it."""
-        return max(0, len(self.tokens) - max(self.start, 1))
+        """Tokens that carry a label."""
+        return max(0, len(self.tokens) - self.first)
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,16 @@ def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str)
     return [example for example in examples if example.labels]
 
 
-def part_of(examples: Sequence[Example], fraction: float, seed: int) -> list[Example]:
-    """This share of the examples, at least one: the same whatever their order, a smaller share inside a larger."""
+def part_of(examples: list[Example], fraction: float) -> list[Example]:
+    """This share of the examples, at least one: the same whatever their order, a smaller share inside a larger.
+
+    No seed is in it: the members of a pack, which may have different ones, share their rows.
+    """
     if fraction == 1:
-        return list(examples)
+        return examples
 
     def place(row: int) -> bytes:
-        return sha256(f"{seed}\0{examples[row].start}\0{examples[row].tokens}".encode()).digest()
+        return sha256(f"{examples[row].start}\0{examples[row].tokens}".encode()).digest()
 
     chosen = sorted(range(len(examples)), key=place)[: max(1, round(fraction * len(examples)))]
     return [examples[row] for row in sorted(chosen)]
@@ -158,21 +163,6 @@ def deal(rows: Sequence[int], micro: int, processes: int, rank: int) -> list[lis
     batches = [list(rows[first : first + micro]) for first in range(0, len(rows), micro)]
     batches += [[] for _ in range(-len(batches) % processes)]
     return batches[rank::processes]
-
-
-def collate(examples: Sequence[Example], rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both (rows, longest), padded on the right; without rows, two tokens without a label.
-
-    No attention mask: under causal attention no real token sees the padding, and padding has no label.
-    """
-    length = max((len(examples[row].tokens) for row in rows), default=2)
-    ids = torch.zeros((max(len(rows), 1), length), dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
-    for place, row in enumerate(rows):
-        example = examples[row]
-        ids[place, : len(example.tokens)] = torch.tensor(example.tokens)
-        labels[place, example.start : len(example.tokens)] = ids[place, example.start : len(example.tokens)]
-    return ids, labels
 
 
 def _render_all(

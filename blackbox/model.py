@@ -1,5 +1,6 @@
 """The frozen base model, its tokenizer, and the LoRA adapters that go on it and off again."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -66,15 +67,32 @@ def load_model(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     return model.eval()
 
 
-def attach(model: PreTrainedModel, training: Training) -> PeftModel:
-    """Put a fresh LoRA adapter on the base model. Raises InputError naming the modules that there are."""
-    targets = training.target_modules
+def attach(model: PreTrainedModel, trainings: Mapping[str, Training]) -> PeftModel:
+    """Put fresh LoRA adapters on the base model, by name. Raises InputError naming the modules that there are."""
+    configs = {name: _lora_config(model, training) for name, training in trainings.items()}
+    (first, config), *others = configs.items()
+    try:
+        torch.manual_seed(trainings[first].seed)  # each adapter starts as it would alone
+        adapted = get_peft_model(model, config, adapter_name=first)
+        for name, other in others:
+            torch.manual_seed(trainings[name].seed)
+            adapted.add_adapter(name, other)
+    except ValueError as error:
+        known = ", ".join(linear_names(model))
+        if any(training.target_modules is None for training in trainings.values()):
+            raise InputError(f"training.target_modules: PEFT has no default for this model, it has {known}") from None
+        raise InputError(f"training.target_modules: {_first_line(error)}") from None
+    adapted.base_model.set_adapter(list(trainings))
+    return adapted
+
+
+def _lora_config(model: PreTrainedModel, training: Training) -> LoraConfig:
+    targets, alpha = training.target_modules, training.lora_alpha
     missing = [] if isinstance(targets, str | None) else [name for name in targets if not _matches(model, name)]
     if missing:
         known = ", ".join(linear_names(model))
         raise InputError(f"training.target_modules: the model has no {', '.join(missing)}, it has {known}")
-    alpha = training.lora_alpha
-    config = LoraConfig(
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=training.lora_rank,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]  # a scale, any number works
@@ -83,13 +101,6 @@ def attach(model: PreTrainedModel, training: Training) -> PeftModel:
         target_modules=list(targets) if isinstance(targets, tuple) else targets,
         bias="none",
     )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        if targets is None:
-            known = ", ".join(linear_names(model))
-            raise InputError(f"training.target_modules: PEFT has no default for this model, it has {known}") from None
-        raise InputError(f"training.target_modules: {_first_line(error)}") from None
 
 
 def detach(model: PeftModel) -> PreTrainedModel:

@@ -24,14 +24,17 @@ class PointFailed(Exception):
     """The point's own failure, seen by every process of the job."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Phases:
-    """Seconds of one evaluation. Start of the process and loading are counted with the first point of a job."""
+    """Seconds of one evaluation: its share of what it had in common with the other points of its job and pack."""
 
     start: float = 0.0
     load: float = 0.0
     train: float = 0.0
     score: float = 0.0
+
+    def shared(self, count: int) -> "Phases":
+        return Phases(*(seconds / count for seconds in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Ended:
 
     metrics: dict[str, float] = field(default_factory=dict)
     reason: str | None = None
+    stopped: bool = False
+    """Left early because it was asked to: there is no result, its state is kept."""
+    train_seconds: float = 0.0
+    score_seconds: float = 0.0
     shared: bool = True
     """Whether all processes of the job ended in the same way, and none waits for another."""
 

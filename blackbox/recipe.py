@@ -11,7 +11,7 @@ from bbo.store import Store, key_of, write_json
 from blackbox.settings import DataSettings, Settings, Source, Training
 from blackbox.sources import fingerprint
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the trainer's numbers change, so that no old result answers for the new trainer."""
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from bbo.errors import InputError
 from bbo.experiment import Experiment
-from blackbox.data import Data, load_data
+from blackbox.data import Data, load_data, part_of
 from blackbox.hyperparameters import at_fidelity
 from blackbox.launch import refuse_own_optimizer
 from blackbox.model import find_model, load_model, load_tokenizer
@@ -25,10 +25,18 @@ class Setup:
     base: Any
     data: Data
     time_limit: float | None = None
+    """Seconds that an evaluation may take."""
+    keep_state: bool = False
+    """Whether states are captured after the last epoch too, and kept."""
 
     @property
     def sharded(self) -> bool:
         return bool(self.accelerator.distributed_type == DistributedType.FSDP)
+
+    def at(self, fidelity: Mapping[str, float]) -> "Setup":
+        """The same model and processes, with the training rows that a fidelity leaves."""
+        fraction = fidelity.get("train_fraction", 1.0)
+        return replace(self, data=replace(self.data, train=part_of(self.data.train, fraction)))
 
 
 def load(experiment: Experiment) -> Setup:

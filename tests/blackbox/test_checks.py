@@ -7,7 +7,7 @@ import pytest
 
 from bbo.errors import InputError
 from bbo.experiment import read_experiment
-from blackbox import checks, model
+from blackbox import checks, model, pack
 from blackbox.data import Example
 from blackbox.settings import read_settings
 from tests.conftest import ROOT
@@ -41,6 +41,6 @@ def test_an_adapter_that_is_no_identity_is_refused(
                 parameter.data.fill_(0.01)
         return adapted
 
-    monkeypatch.setattr(model, "attach", spoiled)
+    monkeypatch.setattr(pack, "attach", spoiled)
     with pytest.raises(InputError, match="a fresh adapter changes the logits by"):
         checks._check_identity(base, training, examples)

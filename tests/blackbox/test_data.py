@@ -14,10 +14,8 @@ from transformers import AutoTokenizer
 
 from bbo.errors import InputError
 from blackbox.data import (
-    IGNORED,
     Example,
     Texts,
-    collate,
     deal,
     epoch_steps,
     find_leak,
@@ -141,9 +139,6 @@ def test_labels_are_the_response_and_eos(tokenizer: Any) -> None:
     (example,) = tokenize([("ab", "cde")], tokenizer, 64, "data.train")
     assert tokenizer.convert_ids_to_tokens(example.tokens) == ["<s>", "a", "b", "c", "d", "e", "</s>"]
     assert (example.start, example.labels) == (3, 4)
-    ids, labels = collate([example, Example((1, 5, 6), 1)], [0, 1])
-    assert labels.tolist() == [[IGNORED] * 3 + ids[0, 3:].tolist(), [IGNORED, 5, 6] + [IGNORED] * 4]
-    assert ids[1].tolist() == [1, 5, 6, 0, 0, 0, 0]
 
 
 def test_truncation_cuts_the_end_and_drops_rows_without_labels(tokenizer: Any) -> None:
@@ -210,13 +205,12 @@ def test_a_fingerprint_is_about_content(tmp_path: Path) -> None:
 
 def test_a_part_is_chosen_by_content() -> None:
     examples = [Example((number, number // 7), 1) for number in range(200)]
-    half, quarter = part_of(examples, 0.5, 0), part_of(examples, 0.25, 0)
-    assert (len(half), len(quarter), len(part_of(examples, 1e-9, 0))) == (100, 50, 1)
-    assert set(quarter) < set(half) < set(part_of(examples, 1.0, 0))
+    half, quarter = part_of(examples, 0.5), part_of(examples, 0.25)
+    assert (len(half), len(quarter), len(part_of(examples, 1e-9))) == (100, 50, 1)
+    assert set(quarter) < set(half) < set(part_of(examples, 1.0))
     assert half == [example for example in examples if example in set(half)], "the order is the data's"
-    assert set(part_of(random.Random(0).sample(examples, 200), 0.5, 0)) == set(half)
-    assert set(part_of(examples, 0.5, 1)) != set(half)
-    assert part_of(examples, 1.0, 0) == examples
+    assert set(part_of(random.Random(0).sample(examples, 200), 0.5)) == set(half)
+    assert part_of(examples, 1.0) == examples
 
 
 def test_a_step_holds_the_same_rows_however_it_is_cut() -> None:
@@ -234,11 +228,6 @@ def test_a_step_holds_the_same_rows_however_it_is_cut() -> None:
                 assert len({len(passes) for passes in dealt}) == 1
                 assert sorted(row for passes in dealt for batch in passes for row in batch) == sorted(step)
                 assert all(len(batch) <= micro for passes in dealt for batch in passes)
-
-
-def test_a_pass_without_rows_has_no_labels() -> None:
-    _, labels = collate([Example((1, 2, 3), 1)], [])
-    assert (labels == IGNORED).all()
 
 
 @pytest.fixture

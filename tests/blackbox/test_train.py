@@ -20,15 +20,14 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from bbo.errors import InputError
 from bbo.experiment import read_experiment
 from bbo.store import Result
+from blackbox import member, train
 from blackbox import model as models
 from blackbox import setup as setups
-from blackbox import train
-from blackbox.applied import Counts
-from blackbox.data import collate, epoch_steps
+from blackbox.data import epoch_steps
 from blackbox.failure import failure_file
 from blackbox.hyperparameters import DETERMINES_NOTHING, Training
 from blackbox.settings import ModelSettings
-from tests.blackbox.conftest import results
+from tests.blackbox.conftest import collate, plain_loss, results
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
@@ -95,8 +94,8 @@ def test_the_saved_adapter_is_what_was_scored(
     setup = setups.load(read_experiment(file))
     fresh = AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(fresh, tmp_path / "job/job0/adapter")
-    loss = train.validation_loss(setup, tuned, 8, Counts())
-    assert loss == results(job)[0].metrics["eval_loss"]
+    loss = plain_loss(tuned, setup.data.valid)
+    assert results(job)[0].metrics["eval_loss"] == pytest.approx(loss, rel=1e-6)
     assert not list((tmp_path / "job/job0").glob("adapter/*.bin"))
 
 
@@ -206,7 +205,7 @@ def test_our_loss_is_that_of_transformers_trainer_with_peft(
     trainer = Ordered(theirs, arguments, collator, train_dataset=rows)
     trainer.order = OurOrder([list(chain(*epoch_steps(examples, 12, 1, epoch))) for epoch in range(2)])
     trainer.train()
-    loss = train.validation_loss(setup, theirs, 8, Counts())
+    loss = plain_loss(theirs, setup.data.valid)
     (result,) = results(job)
     print(f"ours {result.metrics['eval_loss']:.7f}, transformers.Trainer {loss:.7f}")
     assert trainer.state.global_step == 8
@@ -249,9 +248,13 @@ def test_a_setting_that_does_not_reach_the_training_fails_the_evaluation(
 ) -> None:
     """Whichever setting the trainer is made to overlook, the evaluation fails and names it."""
     heard = OTHERWISE.get(name, {name: Training.model_fields[name].default})
-    trainee_of = train.trainee_of
+    members_of = train.members_of
     monkeypatch.setattr(
-        train, "trainee_of", lambda setup, training: trainee_of(setup, training.model_copy(update=heard))
+        train,
+        "members_of",
+        lambda setup, trainings, evaluations: members_of(
+            setup, [training.model_copy(update=heard) for training in trainings], evaluations
+        ),
     )
     job = write_job(experiment(), ALL)
     train.run(job)
@@ -279,8 +282,10 @@ def test_what_a_point_does_wrong_is_its_own_failure(
     error: Exception, reason: str, experiment: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = write_job(experiment(), POINT, {"lora_rank": 2})
-    whole = train.train
-    monkeypatch.setattr(train, "train", lambda *a: failing(error)() if a[1].training.lora_rank == 4 else whole(*a))
+    whole = train.fit
+    monkeypatch.setattr(
+        train, "fit", lambda *a: failing(error)() if any(m.training.lora_rank == 4 for m in a[2]) else whole(*a)
+    )
     train.run(job)
     first, second = results(job)
     assert first.status == "failed" and str(first.reason).startswith(reason)
@@ -295,7 +300,7 @@ def test_the_machines_failure_ends_the_job_without_a_result(
     error: Exception, experiment: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = write_job(experiment(), POINT)
-    monkeypatch.setattr(train, "save_adapter", failing(error))
+    monkeypatch.setattr(member, "save_adapter", failing(error))
     monkeypatch.setattr(sys, "argv", ["train", str(job)])
     assert train.main() == 75
     assert json.loads(failure_file(job).read_text())["kind"] == "machine"
@@ -369,9 +374,9 @@ def test_the_base_model_is_left_as_it_was(small_model: Path, tmp_path: Path) -> 
     base = models.load_model(models.find_model(settings, tmp_path), settings)
     before = {name: value.clone() for name, value in base.state_dict().items()}
     names = [name for name, _ in base.named_modules()]
-    assert models.detach(models.attach(base, Training(target_modules="all-linear"))) is base
+    assert models.detach(models.attach(base, {"member0": Training(target_modules="all-linear")})) is base
     assert [name for name, _ in base.named_modules()] == names
     assert all(torch.equal(before[name], value) for name, value in base.state_dict().items())
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # PEFT warns where it finds an adapter already
-        models.attach(base, Training(target_modules=("q_proj",)))
+        models.attach(base, {"member0": Training(target_modules=("q_proj",))})

@@ -1,0 +1,55 @@
+"""Causal attention over rows that lie side by side without padding, in the form transformers takes one from outside."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from blackbox.layout import Layout
+
+NAME = "rows_side_by_side"
+"""Under this name transformers finds it."""
+
+
+def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float,
+    layout: Layout,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """(1, heads, tokens, width) each -> (1, tokens, heads, width). Every row sees itself alone."""
+    longest = max(layout.lengths)
+    window = longest if sliding_window is None else sliding_window
+    if query.is_cuda and query.dtype != torch.float32 and torch.cuda.get_device_capability() >= (8, 0):
+        from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - its kernels are CUDA's alone
+
+        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+        options = {"scale": scaling, "window_size": (window - 1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
+        return varlen_attn(q, k, v, layout.bounds, layout.bounds, longest, longest, **options)[None], None
+    tokens, real = layout.padding
+
+    def padded(part: Tensor) -> Tensor:
+        _, heads, _, width = part.shape
+        flat = part[0].transpose(0, 1).reshape(-1, heads * width)
+        return flat.index_select(0, tokens).view(len(layout.lengths), -1, heads, width).transpose(1, 2)
+
+    band = None
+    if window < longest:
+        band = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril().triu(1 - window)
+    result = scaled_dot_product_attention(
+        padded(query), padded(key), padded(value), band, is_causal=band is None, scale=scaling, enable_gqa=True
+    )
+    rows = result.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, real)
+    return rows.view(1, -1, query.shape[1], query.shape[3]), None
+
+
+AttentionInterface.register(NAME, attention)  # type: ignore[arg-type]
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)  # type: ignore[arg-type]

@@ -1,0 +1,227 @@
+"""The training loop of a pack: epochs, optimizer steps, validations.
+
+A step's loss is the mean over its label tokens, however the step is cut into processes and passes. Every member has its
+own rows, loss, clipping, optimizer and schedule, so that its result does not depend on its companions; whoever leaves
+(a loss that is not finite, time over, asked to stop) is not computed any more.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch.nn import CrossEntropyLoss
+
+from bbo.errors import InputError
+from bbo.store import write_json
+from blackbox import state
+from blackbox.data import by_length, deal, epoch_steps, label_tokens
+from blackbox.member import Member
+from blackbox.outcome import Ended
+from blackbox.pack import Pack
+from blackbox.setup import Setup
+
+CHECK_STEPS = 10
+"""Steps between two looks at the losses: looking makes a GPU wait, and all processes must look together."""
+
+SHOW_SECONDS = 2.0
+
+
+def fit(setup: Setup, pack: Pack, members: Sequence[Member]) -> None:
+    """Train the members, which agree in batch, length and epochs behind them, until each is through or has ended."""
+    if members:
+        Fit(setup, pack, members).run()
+
+
+class Fit:
+    """One training of a pack, under way."""
+
+    def __init__(self, setup: Setup, pack: Pack, members: Sequence[Member]) -> None:
+        training, rows, processes = members[0].training, len(setup.data.train), setup.accelerator.num_processes
+        self.setup = setup
+        self.pack = pack
+        self.members = list(members)
+        """Those that are still in."""
+        self.size = training.batch(processes).size
+        self.micro = training.per_device_eval_batch_size
+        self.steps = training.steps(rows, processes)
+        self._marked = time.monotonic()
+
+    @property
+    def step(self) -> int:
+        """Steps behind all members."""
+        return self.members[0].counts.steps
+
+    def run(self) -> None:
+        self.pack.model.train()
+        self._marked = time.monotonic()
+        while self.members and self.step < self.steps:
+            self._epoch()
+            if self.members:
+                self._validate()
+            for member in self.members:
+                member.epoch += 1
+                if self.step < self.steps or self.setup.keep_state:
+                    state.capture(self.setup, member)
+            self._stop()
+
+    def _epoch(self) -> None:
+        setup, shown, first = self.setup, time.monotonic(), self.step
+        orders = {m.name: epoch_steps(setup.data.train, self.size, m.training.seed, m.data_epoch) for m in self.members}
+        for number in range(min(len(orders[self.members[0].name]), self.steps - first)):
+            optimizer_step(setup, self.pack, self.members, [orders[m.name][number] for m in self.members])
+            if self.step % CHECK_STEPS == 0 or (setup.accelerator.num_processes == 1 and self._late()):
+                self._look()
+                if not self.members:
+                    return
+            if time.monotonic() - shown > SHOW_SECONDS and setup.accelerator.is_main_process:
+                shown = time.monotonic()
+                for member in self.members:
+                    member.evaluation.progress({"step": self.step, "steps": self.steps})
+        self._look()
+        for member in self.members:
+            member.train_loss += member.epoch_loss
+            member.epoch_loss /= self.step - first
+            member.loss.zero_()
+
+    def _look(self) -> None:
+        """See how the epoch's losses stand, over all processes; who has failed leaves."""
+        late = torch.tensor([float(self._late())], dtype=torch.float64, device=self.members[0].loss.device)
+        seen = torch.cat([torch.stack([member.loss for member in self.members]), late])
+        *losses, late_processes = self.setup.accelerator.reduce(seen, "sum").tolist()
+        share, step = self._share(), self.step
+        for member, loss in zip(self.members, losses, strict=True):
+            member.train_seconds += share
+            member.epoch_loss = loss
+            if not math.isfinite(loss):
+                member.ended = Ended(reason=f"training loss is {loss} by step {step} of {self.steps}")
+            elif late_processes:
+                limit = f"resources.time_limit {self.setup.time_limit:g} s"
+                member.ended = Ended(reason=f"took longer than {limit}, at step {step} of {self.steps}")
+        self._leave()
+
+    def _validate(self) -> None:
+        setup, step = self.setup, self.step
+        losses = validation_losses(setup, self.pack, [member.name for member in self.members], self.micro)
+        share = self._share()
+        most = max(map(len, validation_passes(setup, self.micro)))
+        for member, loss in zip(self.members, losses, strict=True):
+            member.eval_loss, member.eval_runtime = loss, share
+            member.score_seconds += share
+            member.counts.eval_rows = most
+            if not math.isfinite(loss):
+                member.ended = Ended(reason=f"validation loss is {loss} after step {step} of {self.steps}")
+            elif setup.accelerator.is_main_process:
+                per_epoch = member.training.steps_per_epoch(len(setup.data.train), setup.accelerator.num_processes)
+                member.evaluation.progress(
+                    {
+                        "epoch": step / per_epoch,
+                        "step": step,
+                        "steps": self.steps,
+                        "eval_loss": loss,
+                        "train_loss": member.epoch_loss,
+                        "learning_rate": member.rate,
+                        "seconds": member.train_seconds + member.score_seconds,
+                    }
+                )
+        self._leave()
+
+    def _stop(self) -> None:
+        """Who was asked to stop, and has not finished, leaves."""
+        accelerator = self.setup.accelerator
+        asked = [accelerator.is_main_process and member.evaluation.stop_file.exists() for member in self.members]
+        for member, stop in zip(
+            self.members, accelerator.reduce(torch.tensor(asked, device=accelerator.device).long(), "sum"), strict=True
+        ):
+            if stop and self.step < self.steps:
+                member.ended = Ended(stopped=True)
+        self._leave()
+
+    def _late(self) -> bool:
+        """Whether the members have used up their time; in a pack each counts its share."""
+        if self.setup.time_limit is None:
+            return False
+        now = (time.monotonic() - self._marked) / len(self.members)
+        return any(member.train_seconds + member.score_seconds + now > self.setup.time_limit for member in self.members)
+
+    def _share(self) -> float:
+        """Seconds since the last call, per member."""
+        before, self._marked = self._marked, time.monotonic()
+        return (self._marked - before) / len(self.members)
+
+    def _leave(self) -> None:
+        self.members = [member for member in self.members if member.ended is None]
+
+
+def optimizer_step(setup: Setup, pack: Pack, members: Sequence[Member], rows: Sequence[Sequence[int]]) -> None:
+    """One step of every member over its rows, equally many for all."""
+    accelerator, examples = setup.accelerator, setup.data.train
+    processes = accelerator.num_processes
+    micro = members[0].training.batch(processes).micro
+    names = [member.name for member in members]
+    tokens = [label_tokens(examples[row] for row in mine) for mine in rows]
+    dealt = [deal(mine, micro, processes, accelerator.process_index) for mine in rows]
+    passes = list(zip(*dealt, strict=True))
+    for number, parts in enumerate(passes, 1):
+        layout = pack.lay_out(examples, parts)
+        # Gradients are exchanged in the last pass; the exchange takes the mean, our loss is a sum over processes.
+        with nullcontext() if number == len(passes) else accelerator.no_sync(pack.model):
+            logits = pack.logits(layout, names).split([end - first for first, end in layout.labels])
+            targets = [layout.targets[first:end] for first, end in layout.labels]
+            sums = [m.criterion(*both) for m, *both in zip(members, logits, targets, strict=True)]
+            losses = [loss / count for loss, count in zip(sums, tokens, strict=True)]
+            accelerator.backward(torch.stack(losses).sum() * processes)
+        for member, loss, part in zip(members, losses, parts, strict=True):
+            member.loss += loss.detach()
+            member.counts.micro = max(member.counts.micro, len(part))
+    for member, mine in zip(members, dealt, strict=True):
+        if member.clip is not None:
+            member.clip()
+        member.rate = member.optimizer.param_groups[0]["lr"]
+        member.optimizer.step()
+        member.scheduler.step()
+        member.optimizer.zero_grad()
+        if member.counts.steps == 0:
+            member.counts.rows, member.counts.passes = sum(map(len, mine)), len(mine)
+        member.counts.steps += 1
+
+
+@torch.no_grad()
+def validation_losses(setup: Setup, pack: Pack, names: Sequence[str], micro: int) -> list[float]:
+    """Mean loss of the label tokens of the validation side for each member, without label smoothing and dropout.
+
+    Without names: of the untouched base model, one value.
+    """
+    accelerator, examples = setup.accelerator, setup.data.valid
+    plain = CrossEntropyLoss(reduction="sum")
+    count = max(1, len(names))
+    totals = torch.zeros(count, dtype=torch.float64, device=accelerator.device)
+    pack.model.eval()
+    for rows in validation_passes(setup, micro):
+        layout = pack.lay_out(examples, [rows] * count)
+        logits = pack.logits(layout, names)
+        for place, (first, end) in enumerate(layout.labels):
+            totals[place] += plain(logits[first:end], layout.targets[first:end])
+    pack.model.train()
+    labels = label_tokens(examples)
+    return [total / labels for total in accelerator.reduce(totals, "sum").tolist()]
+
+
+def validation_passes(setup: Setup, micro: int) -> list[list[int]]:
+    """The rows of each of this process's passes over the validation side."""
+    examples, accelerator = setup.data.valid, setup.accelerator
+    order = by_length(examples, range(len(examples)))
+    return deal(order, micro, accelerator.num_processes, accelerator.process_index)
+
+
+def score_base(setup: Setup, pack: Pack, micro: int, file: Path) -> None:
+    """Write the validation loss of the base model, without any adapter."""
+    (loss,) = validation_losses(setup, pack, [], micro)
+    if not math.isfinite(loss):
+        raise InputError(
+            f"model: the validation loss of the untouched base model is {loss}: try dtype bfloat16 or float32"
+        )
+    if setup.accelerator.is_main_process:
+        write_json(file, {"eval_loss": loss})

@@ -1,0 +1,199 @@
+"""A pack: several LoRA adapters on one frozen base model, each acting on its own rows of a common forward pass.
+
+The base model's matrix products are computed once for all rows, the adapters' products per member and in place.
+PEFT's adapters stay the parameters; its LoRA layers get a forward that knows whose rows are whose.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Generator, Tensor
+from torch.nn import Module, Parameter
+
+from bbo.errors import InputError
+from blackbox import attention
+from blackbox.data import Example
+from blackbox.layout import Layout, Span, lay_out
+from blackbox.model import attach, detach
+from blackbox.settings import Training
+
+SIDE_BY_SIDE = {"llama", "mistral", "qwen2", "qwen3"}
+"""Model types that take rows without padding: attention chosen by name, positions given from outside, and layers that
+end in a position-wise `mlp`."""
+
+
+class Pack:
+    """Fresh adapters on a base model, and the pass that is under way."""
+
+    def __init__(self, base: Any, trainings: Sequence[Training], device: torch.device) -> None:
+        """One adapter for each training. Raises InputError, the base model then being as it was."""
+        self.names = [f"member{number}" for number in range(len(trainings))]
+        self.generators = {name: Generator(device) for name in self.names}
+        """Of each member's dropout."""
+        self.device = device
+        self.adapted: PeftModel = attach(base, dict(zip(self.names, trainings, strict=True)))
+        self.model: Any = self.adapted
+        """What is called: accelerate may wrap it."""
+        self._own_attention = base.config._attn_implementation
+        self._flat = base.config.model_type in SIDE_BY_SIDE and self._own_attention == "sdpa"
+        self._hooks: list[Any] = []
+        self._learnt = torch.empty(0)
+        self._spans: list[tuple[str, Span]] = []
+        """The rows of x that are each member's, in the layer that is being computed."""
+        try:
+            self._install()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> Any:
+        """Take the adapters off. Returns the base model as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        base: Any = self.adapted.get_base_model()
+        if self._flat:
+            base.set_attn_implementation(self._own_attention)
+        return detach(self.adapted)
+
+    def parameters(self, name: str) -> dict[str, Parameter]:
+        """What a member trains, by PEFT's names without the member's own."""
+        mark = f".{name}."
+        parameters = self.adapted.named_parameters()
+        return {key.replace(mark, "."): parameter for key, parameter in parameters if mark in key}
+
+    def lay_out(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> Layout:
+        """One pass over these rows, a list for each member."""
+        return lay_out(examples, rows, self.device, self._flat)
+
+    def logits(self, layout: Layout, names: Sequence[str]) -> Tensor:
+        """(labels, vocabulary), float32, where the layout has something to predict.
+
+        `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
+        """
+        self._learnt = layout.learnt
+        self._spans = list(zip(names, layout.members, strict=False))
+        self._label_spans = list(zip(names, layout.labels, strict=False))
+        extra = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
+        logits: Tensor = self.model(input_ids=layout.ids, use_cache=False, **extra).logits[0]
+        return logits.float()
+
+    def _install(self) -> None:
+        for name, layer in self.adapted.named_modules():
+            if isinstance(layer, LoraLayer):
+                if not layer.lora_A:
+                    place = name.removeprefix("base_model.model.")
+                    raise InputError(f"training.target_modules: {place} is no linear layer")
+                layer.forward = partial(self._forward, layer)  # type: ignore[attr-defined]
+        base: Any = self.adapted.get_base_model()
+        self._hooks.append(base.get_output_embeddings().register_forward_pre_hook(self._only_learnt))
+        if self._flat:
+            base.set_attn_implementation(attention.NAME)
+            last = base.get_decoder().layers[-1].mlp
+            self._hooks.append(last.register_forward_pre_hook(self._enter_last))
+            self._hooks.append(last.register_forward_hook(self._leave_last))
+
+    def _forward(self, layer: Any, x: Tensor) -> Tensor:
+        """What a LoRA layer computes: the base layer's product, and to it added each member's own on its rows."""
+        result: Tensor = layer.base_layer(x)
+        products, weights = [], []
+        for name, (first, end) in self._spans:
+            if name in layer.lora_A:
+                rate = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
+                products.append(_Product(first, end, layer.scaling[name], rate, self.generators[name]))
+                weights += [layer.lora_A[name].weight.to(result.dtype), layer.lora_B[name].weight.to(result.dtype)]
+        if not products:
+            return result
+        return _AddProducts.apply(
+            result.clone() if result._is_view() else result, x.to(result.dtype), products, *weights
+        )
+
+    def _only_learnt(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        """The vocabulary is large and few positions carry a label: project those alone."""
+        return (arguments[0].flatten(0, 1).index_select(0, self._learnt)[None],)
+
+    def _enter_last(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        """After the last attention a token without a label matters no more: its `mlp` is not computed."""
+        self._all_spans, self._spans = self._spans, self._label_spans
+        self._whole = arguments[0]
+        return (arguments[0].index_select(1, self._learnt),)
+
+    def _leave_last(self, _: Module, __: tuple[Tensor], result: Tensor) -> Tensor:
+        self._spans = self._all_spans
+        return torch.zeros_like(self._whole).index_copy(1, self._learnt, result)
+
+
+class _Product(NamedTuple):
+    """One member's part of a LoRA layer: rows `first` to `end` of its input."""
+
+    first: int
+    end: int
+    scaling: float
+    dropout: float
+    generator: Generator
+
+
+class _AddProducts(torch.autograd.Function):
+    """result[rows of m] += scaling_m * dropout_m(x[rows of m]) A_m' B_m' for all members m, in place.
+
+    Slicing and joining under autograd would write a gradient of the whole size for every member.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, x: Tensor, products: list[_Product], *weights: Tensor) -> Tensor:
+        rows, sums = x.flatten(0, -2), result.view(-1, result.shape[-1])
+        inner, masks = [], []
+        for (first, end, scaling, dropout, generator), (a, b) in zip(products, _pairs(weights), strict=True):
+            mask = _mask(rows[first:end], dropout, generator) if dropout else None
+            inner.append(_dropped(rows[first:end], mask, dropout) @ a.t())
+            sums[first:end].addmm_(inner[-1], b.t(), alpha=scaling)
+            masks.append(mask)
+        ctx.products = products
+        ctx.save_for_backward(x, *weights, *inner, *masks)
+        ctx.mark_dirty(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (whole,) = gradients
+        products: list[_Product] = ctx.products
+        x, *saved = ctx.saved_tensors
+        count = len(products)
+        weights, inner, masks = saved[: 2 * count], saved[2 * count : 3 * count], saved[3 * count :]
+        rows, gradient = x.flatten(0, -2), whole.flatten(0, -2)
+        of_x = torch.zeros_like(rows) if ctx.needs_input_grad[1] else None
+        of_weights: list[Tensor] = []
+        for product, (a, b), xa, mask in zip(products, _pairs(weights), inner, masks, strict=True):
+            mine = slice(product.first, product.end)
+            scaled = gradient[mine] * product.scaling
+            of_inner = scaled @ b
+            of_weights += [of_inner.t() @ _dropped(rows[mine], mask, product.dropout), scaled.t() @ xa]
+            if of_x is not None:
+                torch.mm(of_inner, a, out=of_x[mine])
+                if mask is not None:
+                    of_x[mine].mul_(mask).mul_(_rescale(product.dropout))
+        return whole, None if of_x is None else of_x.view(x.shape), None, *of_weights
+
+
+def _pairs(weights: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(weights[::2], weights[1::2], strict=True)
+
+
+def _mask(x: Tensor, dropout: float, generator: Generator) -> Tensor:
+    """What stays, each number with probability 1 - dropout, to 32 bits: drawn as such three times faster than by
+    bernoulli_."""
+    drawn = torch.empty(-(-x.numel() // 2), dtype=torch.int64, device=x.device).random_(
+        -(2**63), None, generator=generator
+    )
+    return drawn.view(torch.int32)[: x.numel()].view(x.shape) >= min(round(dropout * 2**32) - 2**31, 2**31 - 1)
+
+
+def _dropped(x: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    return x if mask is None else (x * mask).mul_(_rescale(dropout))
+
+
+def _rescale(dropout: float) -> float:
+    return 0.0 if dropout == 1 else 1 / (1 - dropout)

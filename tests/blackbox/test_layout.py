@@ -1,0 +1,45 @@
+"""Where tokens, members and labels lie in one pass."""
+
+import pytest
+import torch
+
+from blackbox.data import Example
+from blackbox.layout import lay_out
+
+EXAMPLES = [Example((1, 2, 3), 2), Example((4, 5, 6, 7, 8), 0), Example((9, 10), 1)]
+CPU = torch.device("cpu")
+
+
+def test_flat_rows_lie_side_by_side() -> None:
+    layout = lay_out(EXAMPLES, [[1, 0], [2, 2]], CPU, flat=True)
+    assert layout.ids.tolist() == [[4, 5, 6, 7, 8, 1, 2, 3, 9, 10, 9, 10]]
+    assert layout.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 0, 1]]
+    assert layout.bounds.tolist() == [0, 5, 8, 10, 12]
+    assert layout.members == ((0, 8), (8, 12))
+    assert layout.learnt.tolist() == [0, 1, 2, 3, 6, 8, 10]
+    assert layout.targets.tolist() == [5, 6, 7, 8, 3, 10, 10]
+    assert layout.labels == ((0, 5), (5, 7))
+
+
+def test_padding_repeats_a_rows_own_last_token() -> None:
+    """0 x NaN is NaN: a row must not be padded with what another member's row holds."""
+    layout = lay_out(EXAMPLES, [[1], [2]], CPU, flat=True)
+    tokens, real = layout.padding
+    assert tokens.view(2, 5).tolist() == [[0, 1, 2, 3, 4], [5, 6, 6, 6, 6]]
+    assert tokens[real].tolist() == list(range(7))
+
+
+def test_padded_rows_have_the_same_labels() -> None:
+    layout = lay_out(EXAMPLES, [[1, 0], [2, 2]], CPU, flat=False)
+    assert layout.ids.tolist() == [[4, 5, 6, 7, 8], [1, 2, 3, 0, 0], [9, 10, 0, 0, 0], [9, 10, 0, 0, 0]]
+    assert layout.members == ((0, 10), (10, 20))
+    assert layout.learnt.tolist() == [0, 1, 2, 3, 6, 10, 15]
+    assert layout.targets.tolist() == [5, 6, 7, 8, 3, 10, 10]
+    assert layout.labels == ((0, 5), (5, 7))
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_pass_without_rows_has_no_labels(flat: bool) -> None:
+    layout = lay_out(EXAMPLES, [[]], CPU, flat)
+    assert layout.members == ((0, 2),) and layout.labels == ((0, 0),)
+    assert layout.ids.numel() == 2 and len(layout.learnt) == len(layout.targets) == 0
