@@ -83,9 +83,10 @@ class Display(Watch):
         return f"[{self._counted}{total}] #{ask.number} {output.metric} {value}  best {best}  {words}  {clock}{how}"
 
     def _status(self, log: RunLog) -> Text:
-        open_asks = [ask for ask in log.driven if ask.number not in log.answers]
+        open_asks = [ask for ask in log.replayed if ask.number not in log.answers]
         elapsed = time.monotonic() - self._started
-        words = f"{self._counted}{f' of {self.max_bb_eval}' if self.max_bb_eval else ''} evaluations, {_clock(elapsed)}"
+        words = f"{self._counted}{f' of {self.max_bb_eval}' if self.max_bb_eval else ''} evaluations"
+        words += f"{_surrogates(log)}, {_clock(elapsed)}"
         left = self._expected(log)
         words += f", about {_clock(left)} to go" if left is not None else ""
         for ask in open_asks:
@@ -96,7 +97,8 @@ class Display(Watch):
 
     def _expected(self, log: RunLog) -> float | None:
         """Seconds to the end at the pace of this session's trained evaluations."""
-        trained = [a for a in log.answers.values() if a.source == "trained" and a.time > time.time() - self._elapsed()]
+        answers = (log.answers.get(ask.number) for ask in log.driven)
+        trained = [a for a in answers if a and a.source == "trained" and a.time > time.time() - self._elapsed()]
         if not trained or not self.max_bb_eval:
             return None
         return self._elapsed() / len(trained) * max(0, self.max_bb_eval - self._counted)
@@ -132,7 +134,7 @@ def summary(
         rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
     count = {source: sum(a.source == source for _, a in evaluated) for source in ("trained", "store", "failed")}
     counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed)"
-    rows["evaluations"] = f"{len(evaluated)}   {counts}"
+    rows["evaluations"] = f"{len(evaluated)}   {counts}{_surrogates(log)}"
     rows["wall time"] = _clock(seconds)
     if best is not None:
         evaluation = store.evaluation(best[0].key)
@@ -158,6 +160,12 @@ def is_good(experiment: Experiment, answer: Answer) -> bool:
     """Neither failed nor declined nor infeasible."""
     told = answer.source not in ("failed", "declined") and answer.values is not None
     return told and not experiment.rank(answer.values or ())[0]
+
+
+def _surrogates(log: RunLog) -> str:
+    """How many different points the surrogate has answered, if there is one."""
+    number = len({ask.key for ask in log.replayed if ask.surrogate and ask.number in log.answers})
+    return f" + {number} surrogate" if number else ""
 
 
 def describe(hyperparameters: Mapping[str, Any]) -> str:

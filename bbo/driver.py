@@ -22,7 +22,7 @@ from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment
 from bbo.lifeline import ENVIRONMENT as LIFELINE
 from bbo.replay import ENVIRONMENT as SESSION
-from bbo.replay import Session, misheard, open_session
+from bbo.replay import Session, misheard, open_session, surrogate_noted
 from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
 from bbo.runlog import RunLog, Stop
@@ -108,7 +108,8 @@ class Driver:
         parameters = self.run.folder / "parameters.txt"
         own = [f"TMP_DIR {self.run.temporary.absolute()}", "ADD_SEED_TO_FILE_NAMES no"]
         own += [f"HISTORY_FILE {self.run.history.absolute()}"]
-        parameters.write_text("\n".join([*own, *self.parameters]) + "\n")
+        theirs = (surrogate_noted(self.run, session, line) for line in self.parameters)
+        parameters.write_text("\n".join([*own, *theirs]) + "\n")
         ours = {LIFELINE: "1", RUN: str(self.run.folder.absolute()), SESSION: session.name}
         with self.run.nomad_log.open("wb") as log:
             return subprocess.Popen(
@@ -136,7 +137,7 @@ class Driver:
             raise Ended(f"{len(in_a_row)} evaluations in a row failed (resources.max_failed): {reasons}; {retry}", 3)
 
     def _gpu_hours(self) -> float:
-        for ask in self.log.driven:
+        for ask in self.log.replayed:
             answer = self.log.answers.get(ask.number)
             if answer is not None and answer.source in ("trained", "failed") and ask.key not in self._gpu_seconds:
                 result = self.store.evaluation(ask.key).result()

@@ -19,6 +19,9 @@ from bbo.space import Space, Variable, dependence_error
 
 Section = TypeVar("Section", bound=BaseModel)
 
+FULL = "full"
+"""The fidelity of an evaluation where none is named."""
+
 
 class Resources(BaseModel):
     """What an evaluation may use, and what is kept of it. No part of it changes a result."""
@@ -54,6 +57,17 @@ class Resources(BaseModel):
     def kept(self) -> int | None:
         """How many adapters are kept; None: all."""
         return None if self.keep == "all" else 0 if self.keep == "none" else int(self.keep.split()[1])
+
+
+class Fidelity(BaseModel):
+    """How much of a whole training an evaluation gets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs_fraction: float = Field(1.0, gt=0, le=1)
+    """Of the epochs; the schedule is that of the shortened run."""
+    train_fraction: float = Field(1.0, gt=0, le=1)
+    """Of the training rows."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +106,21 @@ class _Document(BaseModel):
     allow_dead: list[str] = []
     """Variables that may change nothing, as far as a preflight can see."""
     resources: Resources = Resources()
+    fidelity: dict[str, Fidelity] = {}
     accelerate: str | None = None
     """A configuration file of `accelerate config` for the launch of each job."""
     relative_to: str | None = None
     """The folder that paths are relative to, where it is not the YAML's own (copies in the store)."""
+
+    @field_validator("fidelity")
+    @classmethod
+    def _fidelity(cls, value: dict[str, Fidelity]) -> dict[str, Fidelity]:
+        if value.get(FULL, Fidelity()) != Fidelity():
+            raise ValueError(f"{FULL} is the whole training and must be {{}}")
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):  # NOMAD hands it to a shell
+                raise ValueError(f"a name must be of letters, digits, _ . and -, got {name!r}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -114,6 +139,8 @@ class Experiment:
     scores: dict[str, Any]
     allow_dead: tuple[str, ...]
     resources: Resources
+    fidelities: Mapping[str, Mapping[str, float]]
+    """Name -> its fractions below 1; always with `full`, which has none."""
     accelerate: Path | None
 
     @property
@@ -138,6 +165,12 @@ class Experiment:
         """Smaller is better: whether a constraint is violated, then the objective."""
         violated = any(v > 0 for v, output in zip(values, self.outputs, strict=True) if output.kind == "PB")
         return violated, values[self.objective]
+
+    def fidelity(self, name: str) -> Mapping[str, float]:
+        """The fractions below 1 of fidelity `name`, which is all that counts of it. Raises InputError."""
+        if name not in self.fidelities:
+            raise self.error("fidelity", f"no fidelity {name!r}, there are {', '.join(self.fidelities)}")
+        return self.fidelities[name]
 
     def section(self, name: str, model: type[Section]) -> Section:
         """Section `name` checked by a pydantic model. Raises InputError with file, line, rule and value."""
@@ -196,8 +229,13 @@ def read_experiment(path: Path) -> Experiment:
         scores=document.scores,
         allow_dead=tuple(document.allow_dead),
         resources=document.resources,
+        fidelities={FULL: {}} | {name: _reductions(each) for name, each in document.fidelity.items()},
         accelerate=accelerate,
     )
+
+
+def _reductions(fidelity: Fidelity) -> dict[str, float]:
+    return {name: fraction for name, fraction in fidelity if fraction < 1}
 
 
 def _read_outputs(document: _Document, source: Document) -> tuple[Output, ...]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from bbo.display import Display, best_of, describe, summary
 from bbo.driver import Driver, Ended, Limits, own_python_first
 from bbo.errors import InputError, MachineError
 from bbo.executors.slots import gpus_of, slots_of
-from bbo.experiment import Experiment, read_experiment
-from bbo.pair import disagreements
+from bbo.experiment import FULL, Experiment, read_experiment
+from bbo.pair import disagreements, fidelity_of
 from bbo.problem import Problem, experiment_file, read_problem
 from bbo.run import Run, find_run
 from bbo.store import Store
@@ -36,7 +36,7 @@ UNREPLAYABLE = {
     "HOT_RESTART_READ_FILES": "a run is resumed by its run log, run the same command again",
     "HOT_RESTART_WRITE_FILES": "a run is resumed by its run log, run the same command again",
     "PSD_MADS_OPTIMIZATION": "its evaluations come in no order that could be replayed",
-    "SURROGATE_EXE": "no cheaper blackbox is offered yet",
+    "EVAL_SURROGATE_OPTIMIZATION": "every evaluation would be the surrogate's: name its --fidelity in BB_EXE instead",
 }
 """Keywords of NOMAD that a driven run does not take."""
 
@@ -152,8 +152,13 @@ def _refuse_unreplayable(problem: Problem) -> None:
         given = problem.settings.get(keyword)
         if given and given[-1].values[0].lower() not in ("no", "n", "false", "0"):
             raise InputError(f"{problem.where(keyword)}: {keyword}: {reason}")
-    if len(problem.bb_exe) != 4:
-        raise InputError(f"{problem.where('BB_EXE')}: BB_EXE must be $python3 $-m $blackbox NAME.yaml, nothing more")
+    for keyword, words in (("BB_EXE", problem.bb_exe), ("SURROGATE_EXE", problem.surrogate_exe)):
+        if words and fidelity_of(words) is None:
+            rule = "must be $python3 $-m $blackbox NAME.yaml, with $--fidelity $NAME behind it at most"
+            raise InputError(f"{problem.where(keyword)}: {keyword} {rule}")
+    if problem.surrogate_exe and problem.surrogate_exe[3] != problem.bb_exe[3]:
+        rule = f"must name the experiment of BB_EXE, {problem.bb_exe[3]}, got {problem.surrogate_exe[3]}"
+        raise InputError(f"{problem.where('SURROGATE_EXE')}: SURROGATE_EXE {rule}")
 
 
 def _drive(problem: Problem, experiment: Experiment, run_: Run, options: argparse.Namespace, errors: Console) -> int:
@@ -197,14 +202,22 @@ def _drive(problem: Problem, experiment: Experiment, run_: Run, options: argpars
 
 def about(problem: Problem, experiment: Experiment) -> dict[str, Any]:
     """What a run folder belongs to: all of the params pair but budget, resources and display; and NOMAD's version."""
-    free = {"resources", "accelerate", "relative_to"}
+    free = {"resources", "accelerate", "relative_to", "fidelity"}
     settings = {
         keyword: [list(entry.values) for entry in entries]
         for keyword, entries in problem.settings.items()
         if keyword not in BUDGET and not keyword.startswith("DISPLAY") and not keyword.endswith("FILE")
     }
     document = {name: content for name, content in experiment.document.items() if name not in free}
+    if used := _fidelities(problem, experiment):
+        document["fidelity"] = used
     return {"problem": {**settings, "X0": problem.x0}, "experiment": document, "nomad": version("PyNomadBBO")}
+
+
+def _fidelities(problem: Problem, experiment: Experiment) -> dict[str, Mapping[str, float]]:
+    """The fidelities that the problem's commands name, by value, but for the full one."""
+    names = [fidelity_of(words) or FULL for words in (problem.bb_exe, problem.surrogate_exe)]
+    return {name: experiment.fidelity(name) for name in names if name != FULL}
 
 
 def _lines(problem: Problem) -> list[str]:

@@ -1,9 +1,10 @@
 """A params pair: NAME.txt (NOMAD's parameters) and NAME.yaml (what the numbers mean) must say the same."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from bbo.experiment import Experiment
+from bbo.errors import InputError
+from bbo.experiment import FULL, Experiment
 from bbo.problem import Problem
 
 KINDS = {"OBJ": "OBJ", "PB": "PB", "EB": "PB", "CSTR": "PB", "EXTRA_O": "EXTRA_O"}
@@ -12,7 +13,17 @@ KINDS = {"OBJ": "OBJ", "PB": "PB", "EB": "PB", "CSTR": "PB", "EXTRA_O": "EXTRA_O
 
 def disagreements(problem: Problem, experiment: Experiment) -> list[str]:
     """One sentence for each thing in which the two files differ; empty when they agree."""
-    return [*_variables(problem, experiment), *_outputs(problem, experiment)]
+    return [*_variables(problem, experiment), *_outputs(problem, experiment), *_fidelities(problem, experiment)]
+
+
+def fidelity_of(words: Sequence[str]) -> str | None:
+    """The fidelity that `$python3 $-m $blackbox NAME.yaml $--fidelity $low` asks for; None for any other command."""
+    match words:
+        case [_, "$-m", "$blackbox", _]:
+            return FULL
+        case [_, "$-m", "$blackbox", _, "$--fidelity", name] if name.startswith("$"):
+            return name[1:]
+    return None
 
 
 def _variables(problem: Problem, experiment: Experiment) -> Iterator[str]:
@@ -55,3 +66,11 @@ def _outputs(problem: Problem, experiment: Experiment) -> Iterator[str]:
             f"{problem.where('BB_OUTPUT_TYPE')}: BB_OUTPUT_TYPE is {' '.join(problem.output_types)}, but the outputs "
             f"of {experiment.path} are {' '.join(f'{o.kind} ({o.metric})' for o in experiment.outputs)}"
         )
+
+
+def _fidelities(problem: Problem, experiment: Experiment) -> Iterator[str]:
+    for keyword, words in (("BB_EXE", problem.bb_exe), ("SURROGATE_EXE", problem.surrogate_exe)):
+        try:
+            experiment.fidelity(fidelity_of(words) or FULL)
+        except InputError as error:
+            yield f"{problem.where(keyword)}: {keyword}: {error}"

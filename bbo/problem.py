@@ -18,7 +18,7 @@ from bbo.variables import BOUNDS, Point, read_bounds, read_dimension, read_input
 _OUTPUTS = {name: name for name in ("OBJ", "PB", "EB", "CNT_EVAL", "EXTRA_O")}
 _OUTPUTS |= {"CSTR": "PB", "NOTHING": "EXTRA_O", "-": "EXTRA_O", "BBO_UNDEFINED": "EXTRA_O"}
 _SPELT_OUT = ("DIMENSION", "BB_INPUT_TYPE", *BOUNDS, "X0")
-_READ_HERE = (*_SPELT_OUT, "BB_OUTPUT_TYPE", "BB_EXE")
+_READ_HERE = (*_SPELT_OUT, "BB_OUTPUT_TYPE", "BB_EXE", "SURROGATE_EXE")
 _POSITIVE = ("MAX_BB_EVAL", "BB_MAX_BLOCK_SIZE")
 _MANY = 1000  # NOMAD knows 190 keywords, and asking it takes 2 ms per statement
 
@@ -39,6 +39,7 @@ class Problem:
     x0: tuple[Point, ...]  # empty if NOMAD finds its starting points (LH_SEARCH, LH_EVAL, CACHE_FILE)
     output_types: tuple[str, ...]  # OBJ, PB, EB, CNT_EVAL or EXTRA_O
     bb_exe: tuple[str, ...]  # with their `$`
+    surrogate_exe: tuple[str, ...]  # likewise; empty without surrogate
     settings: Settings
     lines: tuple[str, ...]
     warnings: tuple[str, ...]  # what NOMAD accepts although it is hardly meant
@@ -93,6 +94,7 @@ def read_problem(path: Path) -> Problem:
     x0 = read_x0(settings, input_types, (lower, upper), faults)
     output_types = _output_types(settings, faults)
     bb_exe = _bb_exe(settings, faults)
+    surrogate_exe = _surrogate_exe(settings, faults)
     lines = _canonical(settings, input_types, lower, upper, x0)
     known = _ask_nomad(settings, dimension, lines, faults)
     faults.end()
@@ -105,6 +107,7 @@ def read_problem(path: Path) -> Problem:
         x0=x0,
         output_types=output_types,
         bb_exe=bb_exe,
+        surrogate_exe=surrogate_exe,
         settings=MappingProxyType({name: given for name, given in settings.items() if name in known}),
         lines=tuple(line for line in lines if line.split(maxsplit=1)[0] in known),
         warnings=tuple(faults.warnings),
@@ -138,18 +141,28 @@ def _bb_exe(settings: Settings, faults: Faults) -> tuple[str, ...]:
     if "BB_EXE" not in settings:
         faults.add(0, 'BB_EXE is missing: the blackbox, such as BB_EXE "$python3 $-m $blackbox quickstart.yaml"')
         return ()
-    setting = settings["BB_EXE"][-1]
-    words = tuple(setting.values[0].split())
-    if len(setting.values) > 1:
-        faults.add(setting.line, f"BB_EXE: must stand in quotes if it has spaces, got {shorten(setting.values)}")
-    elif not words or words[0] == "$":
-        faults.add(setting.line, f"BB_EXE: must name a program, got {shorten(setting.values[0]) or 'none'}")
-    else:
-        for sentence in command.faults(words, faults.folder):
-            faults.add(setting.line, f"BB_EXE: {sentence}")
+    words = _command("BB_EXE", settings["BB_EXE"][-1], faults)
     if not re.fullmatch(r"[\w@%+=:,./~-]+", str(faults.folder), re.ASCII):
         rule = "the folder's name must have no spaces and special characters, which NOMAD cannot pass on"
         faults.add(0, f"{rule}, got {faults.folder}")
+    return words
+
+
+def _surrogate_exe(settings: Settings, faults: Faults) -> tuple[str, ...]:
+    given = settings.get("SURROGATE_EXE")
+    return _command("SURROGATE_EXE", given[-1], faults) if given else ()
+
+
+def _command(name: str, setting: Setting, faults: Faults) -> tuple[str, ...]:
+    """The words of BB_EXE or SURROGATE_EXE."""
+    words = tuple(setting.values[0].split())
+    if len(setting.values) > 1:
+        faults.add(setting.line, f"{name}: must stand in quotes if it has spaces, got {shorten(setting.values)}")
+    elif not words or words[0] == "$":
+        faults.add(setting.line, f"{name}: must name a program, got {shorten(setting.values[0]) or 'none'}")
+    else:
+        for sentence in command.faults(words, faults.folder):
+            faults.add(setting.line, f"{name}: {sentence}")
     return words
 
 

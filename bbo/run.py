@@ -32,6 +32,7 @@ class Run:
         self.worker_file = folder / "worker.json"
         self.nomad_log = folder / "nomad.log"
         self.history = folder / "history.txt"
+        self.surrogate_calls = folder / "surrogate.txt"
         self.temporary = folder / "tmp"
         self.evals = folder / "evals"
 

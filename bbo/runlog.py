@@ -8,9 +8,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,10 @@ class Ask:
     block: int
     time: float
     native: bool = False
+    fidelity: Mapping[str, float] = field(default_factory=dict)
+    """By value; empty for the full one."""
+    surrogate: bool = False
+    """Asked by SURROGATE_EXE (or natively below full fidelity): replayed, but no evaluation of the run's."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,14 @@ class RunLog:
                 raise MachineError(f"{self.path}: damaged line: {line[:80].decode(errors='replace')}") from None
 
     @property
-    def driven(self) -> list[Ask]:
+    def replayed(self) -> list[Ask]:
         """The asks that a driver's optimizer made, in order: those that a replay must repeat."""
         return [ask for ask in self.asks if not ask.native]
+
+    @property
+    def driven(self) -> list[Ask]:
+        """Those of them that are evaluations of the run: all but the surrogate's."""
+        return [ask for ask in self.replayed if not ask.surrogate]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -97,10 +106,20 @@ class RunLog:
                 file.truncate(self._offset)
             yield
 
-    def ask(self, points: Sequence[Point], keys: Sequence[str], native: bool = False) -> list[Ask]:
+    def ask(
+        self,
+        points: Sequence[Point],
+        keys: Sequence[str],
+        native: bool = False,
+        fidelity: Mapping[str, float] = {},
+        surrogate: bool = False,
+    ) -> list[Ask]:
         """Append the asks of one block, which is known by the number of its first; call it under `locked`."""
         first, now = len(self.asks) + 1, time.time()
-        asks = [Ask(first + i, p, key, first, now, native) for i, (p, key) in enumerate(zip(points, keys, strict=True))]
+        asks = [
+            Ask(first + i, point, key, first, now, native, fidelity, surrogate)
+            for i, (point, key) in enumerate(zip(points, keys, strict=True))
+        ]
         self._append(*({"ask": a.number, **_fields(a)} for a in asks))
         return asks
 
@@ -144,7 +163,9 @@ class RunLog:
 def _fields(entry: Ask | Answer) -> dict[str, Any]:
     """The JSON of a line; Inf as a word, since JSON has no number for it."""
     fields = {
-        n: value for n, value in vars(entry).items() if n != "number" and value is not None and value is not False
+        n: value
+        for n, value in vars(entry).items()
+        if n != "number" and value is not None and value is not False and value != {}
     }
     if "values" in fields:
         fields["values"] = [value if math.isfinite(value) else "Inf" for value in fields["values"]]

@@ -1,20 +1,21 @@
 """`python -m blackbox EXPERIMENT.yaml POINTFILE`: k points in, k lines out, in order. What BB_EXE calls."""
 
+import argparse
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
-from bbo.experiment import Experiment, read_experiment
+from bbo.experiment import FULL, Experiment, read_experiment
 from bbo.points import format_answer, read_points
 from bbo.replay import ENVIRONMENT as SESSION
-from bbo.replay import Diverged, Superseded, Unanswered, read_session, take
+from bbo.replay import SURROGATE, Diverged, Superseded, Unanswered, heard, read_session, take
 from bbo.run import ENVIRONMENT, Run, find_run
 from bbo.runlog import Answer, Ask, RunLog, Stop
 from bbo.space import Point
@@ -25,60 +26,63 @@ from blackbox.keep import prune
 
 def main() -> int:
     """Exit status 0 once a line per point is printed; 1 with a sentence on stderr otherwise."""
-    if len(sys.argv) != 3:
-        print("usage: python -m blackbox EXPERIMENT.yaml POINTFILE", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser("python -m blackbox", allow_abbrev=False)
+    parser.add_argument("experiment", metavar="EXPERIMENT.yaml", type=Path)
+    parser.add_argument("points", metavar="POINTFILE", type=Path)
+    parser.add_argument("--fidelity", metavar="NAME", default=FULL, help="one of the experiment's (default: full)")
+    options = parser.parse_args()
     wire = os.dup(1)
     os.dup2(2, 1)  # stdout belongs to the wire alone: a library's banner there would be a failed evaluation
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = os.environ.get(ENVIRONMENT)
     lifeline.watch(None if folder is None else end_nomad)
-    experiment_file, point_file = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        answer = _run(folder, experiment_file, point_file)
+        answer = _run(folder, options.experiment, options.points, options.fidelity)
     except Exception as error:
         _give_up(folder, error)
         return 1
     os.write(wire, answer.encode())
+    if folder is not None and SURROGATE in os.environ:
+        heard(Run(Path(folder)))
     return 0
 
 
-def _run(folder: str | None, experiment_file: Path, point_file: Path) -> str:
+def _run(folder: str | None, experiment_file: Path, point_file: Path, name: str) -> str:
     """The lines of the answer."""
     experiment = read_experiment(experiment_file)
-    points = read_points(point_file, len(experiment.space.free))
+    points, fidelity = read_points(point_file, len(experiment.space.free)), experiment.fidelity(name)
     try:
         if folder is None:
-            return _native(experiment, points)
-        return _driven(Run(Path(folder)), experiment, points)
+            return _native(experiment, points, fidelity)
+        return _driven(Run(Path(folder)), experiment, points, fidelity)
     except InputError as error:
         raise experiment.located(error) from None
 
 
-def _native(experiment: Experiment, points: list[Point]) -> str:
+def _native(experiment: Experiment, points: list[Point], fidelity: Mapping[str, float]) -> str:
     """Called by a native NOMAD or by hand: the run is runs/<yaml stem>, without cursor and budget."""
     run = find_run(experiment.name)
     blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
-    candidates = _candidates(blackbox, points)
+    candidates = _candidates(blackbox, points, fidelity)
     log = run.log()
     with log.locked():
-        asks = log.ask(points, [c.key for c in candidates], native=True)
+        asks = log.ask(points, [c.key for c in candidates], native=True, fidelity=fidelity, surrogate=bool(fidelity))
     return _answer(log, blackbox, asks, candidates, owns_store=True)
 
 
-def _driven(run: Run, experiment: Experiment, points: list[Point]) -> str:
+def _driven(run: Run, experiment: Experiment, points: list[Point], fidelity: Mapping[str, float]) -> str:
     """Called under a driver: answers from the log at the cursor, then from the store, then trains, up to the budget."""
     session = read_session(run)
     if session.name != os.environ.get(SESSION):
         raise Superseded(session.name)
     store = Store(Path(session.store))
     blackbox = Blackbox(experiment, store, run.preflight_file)
-    candidates = _candidates(blackbox, points)
+    candidates = _candidates(blackbox, points, fidelity)
     log = run.log()
-    asks = take(run, log, session, points, [c.key for c in candidates])
+    asks = take(run, log, session, points, [c.key for c in candidates], fidelity, SURROGATE in os.environ)
     position = {ask.number: index for index, ask in enumerate(log.driven)}
     budget = session.max_bb_eval
-    within = [ask if budget is None or position[ask.number] < budget else None for ask in asks]
+    within = [ask if budget is None or ask.surrogate or position[ask.number] < budget else None for ask in asks]
     for ask in asks:
         if ask not in within and ask.number not in log.answers:
             log.answer(Answer(ask.number, None, "declined", time.time()))
@@ -113,9 +117,9 @@ def _answer(
     return "\n".join(lines) + "\n"
 
 
-def _candidates(blackbox: Blackbox, points: list[Point]) -> list[Candidate]:
+def _candidates(blackbox: Blackbox, points: list[Point], fidelity: Mapping[str, float]) -> list[Candidate]:
     try:
-        return [blackbox.candidate(blackbox.experiment.space.decode(point), point) for point in points]
+        return [blackbox.candidate(blackbox.experiment.space.decode(point), point, fidelity) for point in points]
     except ValueError as error:
         raise InputError(f"{blackbox.experiment.path}: {error}") from None
 

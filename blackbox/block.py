@@ -56,15 +56,18 @@ class Blackbox:
             return self.settings.training_for(hyperparameters)
         return toy.training_for(self.experiment, hyperparameters)
 
-    def candidate(self, hyperparameters: Mapping[str, Any], point: Point | None) -> Candidate:
+    def candidate(
+        self, hyperparameters: Mapping[str, Any], point: Point | None, fidelity: Mapping[str, float] = {}
+    ) -> Candidate:
         """The evaluation of these hyperparameters. Raises InputError where they make no valid training."""
         training = self.training(hyperparameters)
         if isinstance(training, toy.ToyTraining):
-            key = key_of({"recipe": RECIPE, "model": "toy", "training": training.determinants()})
+            about = {"recipe": RECIPE, "model": "toy", "training": training.determinants()}
+            key = key_of(about | ({"fidelity": fidelity} if fidelity else {}))
         else:
             assert self.settings is not None
-            key = evaluation_key(self.settings, training, self.processes, self._fingerprints)
-        return Candidate(key, hyperparameters, point)
+            key = evaluation_key(self.settings, training, self.processes, self._fingerprints, fidelity)
+        return Candidate(key, hyperparameters, point, fidelity)
 
     def evaluate(self, candidates: Sequence[Candidate], told: Told) -> None:
         """Call `told` once for each different key, as soon as its result is known.
@@ -128,7 +131,9 @@ class Blackbox:
             return
         for c in candidates:
             training = toy.training_for(self.experiment, c.hyperparameters)
-            toy.evaluate(self.store.evaluation(c.key), training, c.hyperparameters, c.point, self.experiment.name)
+            toy.evaluate(
+                self.store.evaluation(c.key), training, c.hyperparameters, c.point, self.experiment.name, c.fidelity
+            )
             finished()
 
 

@@ -130,6 +130,21 @@ def _rows(texts: Sequence[Text], tokenizer: Any, max_length: int) -> Rows:
     return rows
 
 
+def part_of(examples: list[Example], fraction: float) -> list[Example]:
+    """This share of the examples, at least one: the same whatever their order, a smaller share inside a larger.
+
+    No seed is in it: the members of a pack, which may have different ones, share their rows.
+    """
+    if fraction == 1:
+        return examples
+
+    def place(row: int) -> bytes:
+        return sha256(f"{examples[row].start}\0{examples[row].tokens}".encode()).digest()
+
+    chosen = sorted(range(len(examples)), key=place)[: max(1, round(fraction * len(examples)))]
+    return [examples[row] for row in sorted(chosen)]
+
+
 def label_tokens(examples: Iterable[Example]) -> int:
     return sum(example.labels for example in examples)
 

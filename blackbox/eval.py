@@ -40,10 +40,13 @@ def main() -> int:
     parser.add_argument(
         "-e", "--experiment", type=Path, help="params/NAME.yaml (default: experiment.yaml beside x.txt)"
     )
+    parser.add_argument(
+        "--fidelity", metavar="NAME", help="one of the experiment's (default: the stored evaluation's, else full)"
+    )
     parser.add_argument("--again", action="store_true", help="train it although the store knows the result")
     options = parser.parse_args()
     try:
-        return _evaluate(options.point, options.experiment, options.again)
+        return _evaluate(options.point, options.experiment, options.again, options.fidelity)
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
@@ -54,26 +57,34 @@ def main() -> int:
         return 3
 
 
-def _evaluate(point_file: Path, experiment_file: Path | None, again: bool) -> int:
+def _evaluate(point_file: Path, experiment_file: Path | None, again: bool, fidelity: str | None) -> int:
     beside = point_file.parent / "experiment.yaml"
     text = read_text(point_file)  # before all else: a missing point file should not be called a bad experiment
     experiment = read_experiment(experiment_file or (beside if beside.is_file() else QUICKSTART))
     # No process stays behind after one point.
     experiment = replace(experiment, resources=experiment.resources.model_copy(update={"worker": "fresh"}))
     try:
-        return _evaluate_with(experiment, text, point_file, beside.is_file() and experiment_file is None, again)
+        stored = beside.is_file() and experiment_file is None
+        return _evaluate_with(experiment, text, point_file, stored, again, fidelity)
     except InputError as error:
         raise experiment.located(error) from None
 
 
-def _evaluate_with(experiment: Experiment, text: str, point_file: Path, stored: bool, again: bool) -> int:
+def _evaluate_with(
+    experiment: Experiment, text: str, point_file: Path, stored: bool, again: bool, fidelity: str | None
+) -> int:
     """`stored`: the point file stands in an evaluation's folder, whose store is meant."""
     root = point_file.absolute().parent.parent if stored else find_run(experiment.name).evals
     point, hyperparameters = _read(text, point_file, experiment.space)
     store = Store(root)
     blackbox = Blackbox(experiment, store, root.parent / "preflight.json")
-    candidate = blackbox.candidate(hyperparameters, point)
+    names = list(experiment.fidelities) if fidelity is None else [fidelity]
+    candidates = [blackbox.candidate(hyperparameters, point, experiment.fidelity(name)) for name in names]
+    own = [c for c in candidates if c.key == point_file.absolute().parent.name]  # a stored one is named by its key
+    candidate = (own or candidates)[0]
     print(f"point            {format_point(point)}")
+    if candidate.fidelity:
+        print(f"fidelity         {'  '.join(f'{name} {value:g}' for name, value in candidate.fidelity.items())}")
     for name, value in hyperparameters.items():
         print(f"  {name:<22} {value}")
     print(f"evaluation       {store.evaluation(candidate.key).folder}", flush=True)

@@ -4,6 +4,7 @@ The names are those of transformers 5 and PEFT, with their defaults; `global_bat
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -176,6 +177,13 @@ class Training(Section):
         """Everything here that determines a result, as plain JSON, for the evaluation's key."""
         content = self.model_dump(mode="json", exclude=DETERMINES_NOTHING)
         return {**content, "global_batch_size": self.batch(processes).size}
+
+
+def at_fidelity(training: Training, fidelity: Mapping[str, float]) -> Training:
+    """The training as a fidelity shortens it, schedule and all; which rows it gets is said by data.part_of."""
+    epochs = training.num_train_epochs * fidelity.get("epochs_fraction", 1.0)
+    # 3 x 0.2 is a little more than 0.6, and would be a step more
+    return training.model_copy(update={"num_train_epochs": float(f"{epochs:.12g}")})
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,11 +27,12 @@ START_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Candidate:
-    """Hyperparameters to evaluate, with the coordinates they came from."""
+    """Hyperparameters to evaluate at a fidelity, with the coordinates they came from."""
 
     key: str
     hyperparameters: Mapping[str, Any]
     point: Point | None
+    fidelity: Mapping[str, float] = field(default_factory=dict)
 
 
 class Jobs:
@@ -121,7 +122,7 @@ class Jobs:
                     "folder": str(self.store.evaluation(c.key).folder.absolute()),
                     "point": c.point,
                     "hyperparameters": c.hyperparameters,
-                    "fidelity": {},
+                    "fidelity": c.fidelity,
                     "attempts": self._attempts[c.key],
                 }
                 for c in job
@@ -167,6 +168,7 @@ class Jobs:
             slot="",
             job=ended.job,
             seed=0,
+            fidelity=dict(candidate.fidelity),
             attempts=self._attempts[candidate.key],
             reason=reason,
         )

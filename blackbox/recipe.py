@@ -82,9 +82,16 @@ class Fingerprints:
         )
 
 
-def evaluation_key(settings: Settings, training: Training, processes: int, fingerprints: Fingerprints) -> str:
-    """Key of a point's evaluation at full fidelity."""
-    return key_of({**common(settings, fingerprints), "training": training.determinants(processes), "fidelity": {}})
+def evaluation_key(
+    settings: Settings,
+    training: Training,
+    processes: int,
+    fingerprints: Fingerprints,
+    fidelity: Mapping[str, float] = {},
+) -> str:
+    """Key of a point's evaluation; the fidelity counts by value, empty is the full one."""
+    about = {**common(settings, fingerprints), "training": training.determinants(processes)}
+    return key_of({**about, "fidelity": dict(fidelity)})
 
 
 def common(settings: Settings, fingerprints: Fingerprints) -> dict[str, Any]:

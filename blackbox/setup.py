@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -10,7 +10,8 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from bbo.errors import InputError
 from bbo.experiment import Experiment
-from blackbox.data import Data, load_data
+from blackbox.data import Data, load_data, part_of
+from blackbox.hyperparameters import at_fidelity
 from blackbox.launch import refuse_own_optimizer
 from blackbox.model import find_model, load_model, load_tokenizer
 from blackbox.settings import Training, read_settings
@@ -32,6 +33,11 @@ class Setup:
     def sharded(self) -> bool:
         return bool(self.accelerator.distributed_type == DistributedType.FSDP)
 
+    def at(self, fidelity: Mapping[str, float]) -> "Setup":
+        """The same model and processes, with the training rows that a fidelity leaves."""
+        fraction = fidelity.get("train_fraction", 1.0)
+        return replace(self, data=replace(self.data, train=part_of(self.data.train, fraction)))
+
 
 def load(experiment: Experiment) -> Setup:
     """Start Accelerate, load base model and data. Raises InputError."""
@@ -49,7 +55,8 @@ def load(experiment: Experiment) -> Setup:
 def trainings_of(job: Mapping[str, Any], experiment: Experiment, processes: int) -> list[Training]:
     """The settings of each point of a job. Raises InputError."""
     settings = read_settings(experiment)
-    trainings = [settings.training_for(item["hyperparameters"]) for item in job["evaluations"]]
+    items = job["evaluations"]
+    trainings = [at_fidelity(settings.training_for(item["hyperparameters"]), item["fidelity"]) for item in items]
     assert processes == 1 or len(trainings) == 1, "a job of several processes holds one point"
     for training in trainings:
         training.batch(processes)

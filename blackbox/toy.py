@@ -23,6 +23,9 @@ from bbo.store import Evaluation, Result
 
 BASE_LOSS = 3.0
 
+MISSING_ROWS = 0.1
+"""What the loss gains where a fidelity leaves out (nearly) all training rows."""
+
 METRICS = ("eval_loss", "train_loss", "eval_runtime", "train_runtime")
 
 
@@ -71,20 +74,25 @@ def loss(training: ToyTraining, epoch: int) -> float:
 
 
 def evaluate(
-    evaluation: Evaluation, training: ToyTraining, hyperparameters: Mapping[str, Any], point: Point | None, name: str
+    evaluation: Evaluation,
+    training: ToyTraining,
+    hyperparameters: Mapping[str, Any],
+    point: Point | None,
+    name: str,
+    fidelity: Mapping[str, float] = {},
 ) -> Result:
     """Train and score one point, and record it."""
     started = time.time()
     losses = []
-    for epoch in range(1, training.num_train_epochs + 1):
-        time.sleep(training.seconds_per_epoch)
-        losses.append(loss(training, epoch))
-        evaluation.progress(
-            {"epoch": epoch, "step": epoch, "steps": training.num_train_epochs, "eval_loss": losses[-1]}
-        )
+    epochs = math.ceil(training.num_train_epochs * fidelity.get("epochs_fraction", 1.0))
+    rows = fidelity.get("train_fraction", 1.0)
+    for epoch in range(1, epochs + 1):
+        time.sleep(training.seconds_per_epoch * rows)
+        losses.append(loss(training, epoch) + MISSING_ROWS * (1 - rows))
+        evaluation.progress({"epoch": epoch, "step": epoch, "steps": epochs, "eval_loss": losses[-1]})
         if not math.isfinite(losses[-1]):
             break
-    evaluation.applied_file.write_text(json.dumps(training.model_dump()))
+    evaluation.applied_file.write_text(json.dumps(training.model_dump() | {"num_train_epochs": epochs}))
     ok = math.isfinite(losses[-1])
     seconds = time.time() - started
     metrics = {"eval_loss": losses[-1], "train_loss": sum(losses) / len(losses)} if ok else {}
@@ -104,6 +112,7 @@ def evaluate(
         slot="in process",
         job=f"toy-{os.getpid()}",
         seed=training.seed,
+        fidelity=dict(fidelity),
         reason=None if ok else f"the loss became {losses[-1]} in epoch {len(losses)}",
         versions={"bbo": bbo.__version__},
     )

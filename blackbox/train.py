@@ -82,7 +82,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
     phases = Phases(start=began - job["launched"], load=time.time() - began).shared(len(entries))
     base_score = None if job["base_score"] is None else Path(job["base_score"])
     for pack in _packs(setup, entries):
-        for entry, ended in train_pack(setup, pack, base_score):
+        for entry, ended in train_pack(setup.at(pack[0].item["fidelity"]), pack, base_score):
             if setup.accelerator.is_main_process or not ended.shared:
                 whole = replace(phases, train=ended.train_seconds, score=ended.score_seconds)
                 _record(setup, job, entry, ended, whole)

@@ -11,11 +11,27 @@ from tests.conftest import python
 
 BLOCKS = {"SEED           0": "SEED 0\nBB_MAX_BLOCK_SIZE 4\nMEGA_SEARCH_POLL yes"}
 
+SURROGATE_TEXT = {
+    "SEED           0": 'SEED 0\nSURROGATE_EXE "$python3 $-m $blackbox toy.yaml $--fidelity $low"\n'
+    "EVAL_QUEUE_SORT SURROGATE\nSURROGATE_MAX_BLOCK_SIZE 3"
+}
+SURROGATE_YAML = {"outputs:": "fidelity: {low: {epochs_fraction: 0.5, train_fraction: 0.25}}\noutputs:"}
+
 
 def walk(folder: Path) -> list[tuple[object, ...]]:
     """The points a run asked for with the values it was told."""
     log = RunLog(folder / "log.jsonl")
     return [(ask.point, ask.key, log.answers[ask.number].values) for ask in log.driven]
+
+
+def surrogate_walk(folder: Path) -> list[tuple[object, ...]]:
+    """The points a run's surrogate was asked for, each block with the number of evaluations before it."""
+    log, before, found = RunLog(folder / "log.jsonl"), 0, []
+    for ask in log.replayed:
+        before += not ask.surrogate
+        if ask.surrogate:
+            found.append((before, ask.point, ask.key, log.answers[ask.number].values))
+    return found
 
 
 def results(folder: Path) -> dict[str, float]:

@@ -72,6 +72,14 @@ def test_a_path_from_the_environment_starts_where_it_was_typed(tmp_path: Path, m
             "resources: {keep: some}\nmodel:",
             "x.yaml:1: resources.keep: must be all, none or best N, got 'some'",
         ),
+        ("model:", "fidelity: {low: {epochs: 1}}\nmodel:", "x.yaml:1: fidelity.low.epochs: no such setting"),
+        (
+            "model:",
+            "fidelity: {low: {train_fraction: 0}}\nmodel:",
+            "x.yaml:1: fidelity.low.train_fraction: input should be greater than 0, got 0",
+        ),
+        ("model:", "fidelity: {full: {epochs_fraction: 0.5}}\nmodel:", "x.yaml:1: fidelity: full is the whole"),
+        ("model:", "fidelity: {a b: {}}\nmodel:", "x.yaml:1: fidelity: a name must be of letters"),
         ("model:", "accelerate: no.yaml\nmodel:", "x.yaml:1: accelerate: no such file"),
     ],
 )
@@ -95,3 +103,13 @@ def test_nonsense(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(InputError):
         read_experiment(file)
+
+
+def test_a_fidelity_is_its_fractions_below_one(tmp_path: Path) -> None:
+    fidelity = "fidelity: {low: {epochs_fraction: 0.2, train_fraction: 1}, same: {epochs_fraction: 1.0}}\n"
+    experiment = read_experiment(write(tmp_path, GOOD + fidelity))
+    assert experiment.fidelities == {"full": {}, "low": {"epochs_fraction": 0.2}, "same": {}}
+    assert experiment.fidelity("low") == {"epochs_fraction": 0.2}
+    with pytest.raises(InputError, match=r"x.yaml:6: fidelity: no fidelity 'lo', there are full, low, same$"):
+        experiment.fidelity("lo")
+    assert read_experiment(write(tmp_path, GOOD)).fidelities == {"full": {}}

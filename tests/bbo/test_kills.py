@@ -9,18 +9,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.runs import BLOCKS, kind, ours, results, start, walk
+from tests.runs import BLOCKS, SURROGATE_TEXT, SURROGATE_YAML, kind, ours, results, start, surrogate_walk, walk
 
 Toy = Callable[..., Path]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize("victim", ["driver", "nomad", "blackbox", "all"])
-@pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
+@pytest.mark.parametrize("in_text", [{}, BLOCKS, SURROGATE_TEXT], ids=["sequential", "blocks", "surrogate"])
 def test_kill_9_changes_nothing(
     toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str], victim: str
 ) -> None:
-    toy(budget=10, seconds=0.03, in_text=in_text)
+    toy(budget=10, seconds=0.03, in_text=in_text, in_yaml=SURROGATE_YAML)
     assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
     draw = random.Random(victim)
     trained: dict[str, float] = {}
@@ -42,6 +42,8 @@ def test_kill_9_changes_nothing(
     assert command("bbo.nomad", "params/toy.txt").returncode == 0
     assert trained.items() <= results(tmp_path / "runs/toy").items()
     assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+    assert surrogate_walk(tmp_path / "runs/toy") == surrogate_walk(tmp_path / "runs/whole")
+    assert bool(surrogate_walk(tmp_path / "runs/toy")) == (in_text is SURROGATE_TEXT)
     end = time.monotonic() + 5
     while ours(tmp_path):
         assert time.monotonic() < end, "orphans"
@@ -49,9 +51,12 @@ def test_kill_9_changes_nothing(
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
-def test_kill_between_the_log_and_the_print(toy: Toy, command: Command, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("in_text", [{}, SURROGATE_TEXT], ids=["sequential", "surrogate"])
+def test_kill_between_the_log_and_the_print(
+    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str], number: int
+) -> None:
     """The answer stands in the log, but NOMAD never reads it and takes the point for failed."""
-    toy()
+    toy(in_text=in_text, in_yaml=SURROGATE_YAML)
     assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
     process = start(tmp_path, "params/toy.txt")
     log = tmp_path / "runs/toy/log.jsonl"
@@ -63,6 +68,23 @@ def test_kill_between_the_log_and_the_print(toy: Toy, command: Command, tmp_path
             break
     assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
     assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+
+
+def test_kill_of_a_surrogate_that_starts(toy: Toy, command: Command, tmp_path: Path) -> None:
+    """It has written nothing yet, and NOMAD notes nothing of it."""
+    toy(in_text=SURROGATE_TEXT, in_yaml=SURROGATE_YAML)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    process = start(tmp_path, "params/toy.txt")
+    while process.poll() is None:
+        calls = [p for p in psutil.Process(process.pid).children(recursive=True) if kind(p) == "blackbox"]
+        if surrogates := [p for p in calls if "--fidelity" in p.cmdline()]:
+            surrogates[0].kill()
+            break
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "a call of the blackbox died before NOMAD read its answer: replaying" in output
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+    assert surrogate_walk(tmp_path / "runs/toy") == surrogate_walk(tmp_path / "runs/whole")
 
 
 def test_an_orphaned_nomad_ends(toy: Toy, tmp_path: Path) -> None:

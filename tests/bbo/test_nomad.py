@@ -13,7 +13,7 @@ import pytest
 
 from bbo.runlog import RunLog
 from tests.conftest import python
-from tests.runs import BLOCKS, ours, results, start, walk
+from tests.runs import BLOCKS, SURROGATE_TEXT, SURROGATE_YAML, ours, results, start, surrogate_walk, walk
 
 Toy = Callable[..., Path]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -305,3 +305,89 @@ def test_run_log_is_strict_json(toy: Toy, command: Command, tmp_path: Path) -> N
 
     for line in (tmp_path / "runs/toy/log.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
+
+
+def test_a_surrogate_sorts_and_counts_for_nothing(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(in_text=SURROGATE_TEXT, in_yaml=SURROGATE_YAML)
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 0, done.stderr
+    told, surrogates = walk(tmp_path / "runs/toy"), surrogate_walk(tmp_path / "runs/toy")
+    assert len(told) == 12
+    assert f"+ {len({key for _, _, key, _ in surrogates})} surrogate" in done.stdout
+    assert not {key for _, key, _ in told} & {key for _, _, key, _ in surrogates}
+    assert f"best score            {min(values[0] for _, _, values in told if values):.6g}" in done.stdout
+    stored = [json.loads(file.read_text()) for file in (tmp_path / "runs/toy").glob("evals/*/result.json")]
+    low = {"epochs_fraction": 0.5, "train_fraction": 0.25}
+    assert {r["key"] for r in stored if r["fidelity"] == low} == {key for _, _, key, _ in surrogates}
+    assert {r["key"] for r in stored if r["fidelity"] == {}} == {key for _, key, _ in told}
+    toy(in_yaml=SURROGATE_YAML)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "plain", "--store", "runs/toy/evals").returncode == 0
+    assert walk(tmp_path / "runs/plain") != told, "the surrogate made no difference"
+
+
+def test_a_run_with_surrogate_replays_and_is_extended(toy: Toy, command: Command, tmp_path: Path) -> None:
+    for budget, run in ((14, "whole"), (7, "toy"), (7, "toy"), (14, "toy"), (9, "toy")):
+        toy(budget=budget, in_text=SURROGATE_TEXT, in_yaml=SURROGATE_YAML)
+        before = {run: walk(tmp_path / f"runs/{run}") for run in ("whole", "toy") if (tmp_path / "runs" / run).exists()}
+        done = command("bbo.nomad", "params/toy.txt", "--run", run)
+        assert done.returncode == 0, done.stderr
+        assert walk(tmp_path / "runs" / run)[: len(before.get(run, []))] == before.get(run, [])
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+    assert surrogate_walk(tmp_path / "runs/toy") == surrogate_walk(tmp_path / "runs/whole")
+
+
+def test_a_fidelity_may_be_that_of_all_evaluations(toy: Toy, command: Command, tmp_path: Path) -> None:
+    toy(budget=3, in_text={'toy.yaml"': 'toy.yaml $--fidelity $low"'}, in_yaml=SURROGATE_YAML)
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    asks = RunLog(tmp_path / "runs/toy/log.jsonl").driven
+    assert [ask.fidelity for ask in asks] == [{"epochs_fraction": 0.5, "train_fraction": 0.25}] * 3
+
+
+def test_a_fidelity_counts_by_value(toy: Toy, command: Command) -> None:
+    """What no command names may change, and a name may; what is named may not."""
+    toy(budget=3)
+    assert command("bbo.nomad", "params/toy.txt").returncode == 0
+    toy(budget=3, in_yaml=SURROGATE_YAML)
+    assert "replaying 3" in command("bbo.nomad", "params/toy.txt").stdout
+    toy(budget=3, in_text=SURROGATE_TEXT, in_yaml=SURROGATE_YAML)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "other").returncode == 0
+    (old, new), *_ = SURROGATE_YAML.items()
+    toy(budget=3, in_text=SURROGATE_TEXT, in_yaml={old: new.replace("0.25", "0.5")})
+    done = command("bbo.nomad", "params/toy.txt", "--run", "other")
+    assert "fidelity.low.train_fraction was 0.25 and is 0.5" in done.stderr
+
+
+SURROGATE_BAD = [
+    ("toy.yaml $--fidelity $low", "other.yaml $--fidelity $low", "toy.txt:15: SURROGATE_EXE must name the experiment"),
+    ("$--fidelity $low", "$--fidelity $lo", "fidelity: no fidelity 'lo', there are full, low"),
+    ("$--fidelity $low", "$--fidelity", "toy.txt:15: SURROGATE_EXE must be $python3 $-m $blackbox NAME.yaml"),
+    ("$--fidelity $low", "--fidelity low", "toy.txt:15: SURROGATE_EXE: an option must begin with $"),
+    ("$python3 $-m $blackbox toy.yaml $--fidelity $low", "$echo", "toy.txt:15: SURROGATE_EXE must be"),
+    ("EVAL_QUEUE_SORT SURROGATE", "", "SURROGATE_EXE is defined but not used"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), SURROGATE_BAD)
+def test_a_bad_surrogate_is_one_clear_message(
+    toy: Toy, command: Command, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = toy(in_text=SURROGATE_TEXT, in_yaml=SURROGATE_YAML)
+    (path.parent / "other.yaml").write_text(path.with_suffix(".yaml").read_text())
+    content = path.read_text()
+    head, found, tail = content.rpartition(old)
+    assert found
+    path.write_text(head + new + tail)
+    done = command("bbo.nomad", "params/toy.txt")
+    assert done.returncode == 1, done.stdout
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluations_by_the_surrogate_alone_are_refused(toy: Toy, command: Command) -> None:
+    path = toy(in_text=SURROGATE_TEXT, in_yaml=SURROGATE_YAML)
+    text = path.read_text().replace("MAX_BB_EVAL", "MAX_SURROGATE_EVAL_OPTIMIZATION")
+    path.write_text(text.replace("EVAL_QUEUE_SORT SURROGATE", "EVAL_SURROGATE_OPTIMIZATION yes"))
+    done = command("bbo.nomad", "params/toy.txt")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "EVAL_SURROGATE_OPTIMIZATION: every evaluation would be the surrogate's: name its --fidelity" in done.stderr

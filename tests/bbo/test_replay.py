@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from bbo.replay import Diverged, Session, Superseded, Unanswered, misheard, open_session, take
+from bbo.replay import (
+    Diverged,
+    Session,
+    Superseded,
+    Unanswered,
+    heard,
+    misheard,
+    open_session,
+    surrogate_noted,
+    take,
+)
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, RunLog
 from bbo.space import Point
@@ -113,3 +123,56 @@ def test_calls_in_any_order_are_matched_by_point(tmp_path: Path) -> None:
     again.hear(A, "")
     with pytest.raises(Unanswered):
         again.take([B])
+
+
+def call_surrogate(nomad: Nomad, points: Sequence[Point], answered: bool = True, heard_by_nomad: bool = True) -> None:
+    """One call of the surrogate, as NOMAD's shell and the blackbox leave their traces."""
+    with nomad.run.surrogate_calls.open("a") as file:
+        file.write(f"{nomad.session.name}\n")
+    keys = [f"low {KEYS[point]}" for point in points]
+    for ask in take(nomad.run, nomad.log, nomad.session, points, keys, {"epochs_fraction": 0.5}, surrogate=True):
+        if answered:
+            nomad.log.answer(Answer(ask.number, (0.5,), "trained", 0.0))
+    if heard_by_nomad:
+        heard(nomad.run)
+
+
+def test_a_surrogate_is_replayed_but_no_evaluation(tmp_path: Path) -> None:
+    first, again = Nomad(tmp_path), None
+    for nomad in (first, again := Nomad(tmp_path)):
+        nomad.session = open_session(nomad.run, nomad.log, Store(tmp_path), None, True)
+        nomad.tell(*nomad.take([A]))
+        call_surrogate(nomad, [B, C])
+        nomad.tell(*nomad.take([C]))
+        assert misheard(nomad.run, nomad.log, nomad.session) is None
+    assert [(ask.number, ask.point) for ask in again.log.driven] == [(1, A), (4, C)]
+    assert [ask.fidelity for ask in again.log.replayed] == [{}, {"epochs_fraction": 0.5}, {"epochs_fraction": 0.5}, {}]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_surrogate_that_died_is_noticed(tmp_path: Path, answered: bool) -> None:
+    nomad = Nomad(tmp_path)
+    nomad.tell(*nomad.take([A]))
+    call_surrogate(nomad, [B], answered, heard_by_nomad=False)
+    assert misheard(nomad.run, nomad.log, nomad.session)
+    with pytest.raises(Unanswered, match="died before"):
+        nomad.take([C])
+    with pytest.raises(Unanswered, match="died before"):
+        call_surrogate(nomad, [C])
+
+
+def test_a_surrogate_that_left_no_trace_but_the_shells(tmp_path: Path) -> None:
+    nomad = Nomad(tmp_path)
+    nomad.tell(*nomad.take([A]))
+    nomad.run.surrogate_calls.write_text(f"older\n{nomad.session.name}\n")
+    with pytest.raises(Unanswered, match="died before NOMAD read its answer"):
+        nomad.take([C])
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_the_shell_notes_a_surrogates_calls(tmp_path: Path, quote: str) -> None:
+    nomad = Nomad(tmp_path)
+    noted = surrogate_noted(nomad.run, nomad.session, f"SURROGATE_EXE {quote}$python3 x.py{quote}")
+    name, file = nomad.session.name, nomad.run.surrogate_calls.absolute()
+    assert noted == f'SURROGATE_EXE "$echo ${name} $>> ${file} $; $BBO_SURROGATE=1 $python3 x.py"'
+    assert surrogate_noted(nomad.run, nomad.session, "BB_EXE '$python3'") == "BB_EXE '$python3'"

@@ -91,3 +91,15 @@ def test_forgetting_ends_the_record(tmp_path: Path) -> None:
     assert ([ask.number for ask in again.asks], list(again.answers)) == ([1], [1])
     with again.locked():
         assert again.ask([C], ["c"])[0].number == 2
+
+
+def test_a_surrogates_asks_are_no_evaluations(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl")
+    with log.locked():
+        log.ask([A], ["a"])
+        log.ask([B], ["b"], fidelity={"epochs_fraction": 0.5}, surrogate=True)
+    assert "fidelity" not in log.path.read_text().splitlines()[0]
+    again = RunLog(log.path)
+    assert (again.asks, again.replayed) == (log.asks, log.asks)
+    assert [ask.point for ask in again.driven] == [A]
+    assert again.asks[1].fidelity == {"epochs_fraction": 0.5}

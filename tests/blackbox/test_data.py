@@ -20,6 +20,7 @@ from blackbox.data import (
     epoch_steps,
     find_leak,
     load_data,
+    part_of,
     read_texts,
     tokenize,
 )
@@ -200,6 +201,16 @@ def test_a_fingerprint_is_about_content(tmp_path: Path) -> None:
     assert fingerprint(Source(path="x/y", revision="0" * 40), tmp_path).startswith("x/y@000")
     with pytest.raises(InputError, match="no such file"):
         fingerprint(Source(path="d.jsonl"), tmp_path)
+
+
+def test_a_part_is_chosen_by_content() -> None:
+    examples = [Example((number, number // 7), 1) for number in range(200)]
+    half, quarter = part_of(examples, 0.5), part_of(examples, 0.25)
+    assert (len(half), len(quarter), len(part_of(examples, 1e-9))) == (100, 50, 1)
+    assert set(quarter) < set(half) < set(part_of(examples, 1.0))
+    assert half == [example for example in examples if example in set(half)], "the order is the data's"
+    assert set(part_of(random.Random(0).sample(examples, 200), 0.5)) == set(half)
+    assert part_of(examples, 1.0) == examples
 
 
 def test_a_step_holds_the_same_rows_however_it_is_cut() -> None:

@@ -12,7 +12,9 @@ import yaml
 
 from bbo.errors import InputError
 from bbo.experiment import read_experiment
-from blackbox.hyperparameters import Batch
+from bbo.store import Store, key_of
+from blackbox.hyperparameters import Batch, at_fidelity
+from blackbox.recipe import Fingerprints, common, evaluation_key
 from blackbox.settings import DataSettings, ModelSettings, Settings, Source, Training, read_settings
 
 DOCUMENT: dict[str, Any] = {
@@ -153,6 +155,28 @@ def test_lengths_are_counted_as_transformers_does() -> None:
     assert training.steps(100, 1) == 18  # ceil(2.5 * 7)
     assert training.warmup(18) == 1  # ceil(0.54)
     assert Training(warmup_steps=5).warmup(18) == 5
+
+
+def test_a_fidelity_shortens_the_epochs() -> None:
+    training = Training(num_train_epochs=3, global_batch_size=8)
+    low = at_fidelity(training, {"epochs_fraction": 0.2, "train_fraction": 0.5})
+    assert low.num_train_epochs == 0.6
+    assert low.steps(320, 1) == 24  # 0.6 * 40, and no step more
+    assert at_fidelity(training, {"epochs_fraction": 1e-9}).steps(8, 1) == 1
+    assert at_fidelity(training, {}) == at_fidelity(training, {"train_fraction": 0.5}) == training
+
+
+def test_a_fidelity_is_part_of_the_key_by_value(read: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = read("data", "valid", 0.1)
+    (tmp_path / "train.jsonl").write_text("{}")
+    fingerprints = Fingerprints(Store(tmp_path))
+
+    def key(**fidelity: float) -> str:
+        return evaluation_key(settings, Training(), 1, fingerprints, fidelity)
+
+    training = Training().determinants(1)
+    assert key() == key_of({**common(settings, fingerprints), "training": training, "fidelity": {}})
+    assert len({key(), key(epochs_fraction=0.5), key(train_fraction=0.5), key(epochs_fraction=0.25)}) == 4
 
 
 def test_target_modules_are_a_set() -> None:

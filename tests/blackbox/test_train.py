@@ -127,6 +127,23 @@ def test_micro_batches_leave_the_result_unchanged(result_of: Callable[..., Resul
         assert cut.metrics[name] == pytest.approx(whole.metrics[name], abs=1e-5)
 
 
+def test_a_fidelity_takes_fewer_epochs_and_rows(tmp_path: Path, experiment: Write, write_job: Write) -> None:
+    job = write_job(experiment(num_train_epochs=2, warmup_steps=0.5), POINT, POINT, POINT)
+    content = json.loads(job.read_text())
+    low = {"epochs_fraction": 0.5, "train_fraction": 0.25}
+    content["evaluations"][1]["fidelity"] = low
+    job.write_text(json.dumps(content))
+    train.run(job)
+    first, between, last = results(job)
+    assert (first.status, between.status) == ("ok", "ok"), (first.reason, between.reason)
+    assert (first.fidelity, between.fidelity, last.fidelity) == ({}, low, {})
+    assert first.metrics["eval_loss"] == last.metrics["eval_loss"] != between.metrics["eval_loss"]
+    applied = json.loads((tmp_path / "job/job1/applied.json").read_text())
+    # 10 of 40 rows are 2 steps of at most 8 rows; half of 2 epochs is 1
+    assert (applied["num_train_epochs"], applied["steps"], applied["warmup_steps"]) == (1.0, 2, 1)
+    assert json.loads((tmp_path / "job/job0/applied.json").read_text())["steps"] == 10
+
+
 def test_dropout_one_trains_nothing(tmp_path: Path, experiment: Write, write_job: Write) -> None:
     job = write_job(experiment(lora_dropout=1), POINT, base_score=True)
     train.run(job)
