@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bbo.claims import beating
+from bbo.errors import InputError
 from bbo.executors.slots import gpus_of, slots_of
 from bbo.experiment import Experiment
 from bbo.points import format_point
@@ -15,7 +16,7 @@ from bbo.run import Run
 from bbo.space import Point
 from bbo.store import Result, Store, key_of
 from blackbox import toy
-from blackbox.jobs import Candidate, Jobs
+from blackbox.jobs import ROOT, Candidate, Jobs, measures_the_machine
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.resident import Resident
@@ -57,17 +58,33 @@ class Blackbox:
         return toy.training_for(self.experiment, hyperparameters)
 
     def candidate(
-        self, hyperparameters: Mapping[str, Any], point: Point | None, fidelity: Mapping[str, float] = {}
+        self,
+        hyperparameters: Mapping[str, Any],
+        point: Point | None,
+        fidelity: Mapping[str, float] = {},
+        parent: str | None = None,
     ) -> Candidate:
-        """The evaluation of these hyperparameters. Raises InputError where they make no valid training."""
+        """The evaluation of these hyperparameters, from the state that `parent` ended with, ROOT for a first interval.
+
+        Raises InputError where they make no valid training, or where the parent's state is not there.
+        """
         training = self.training(hyperparameters)
         if isinstance(training, toy.ToyTraining):
             about = {"recipe": RECIPE, "model": "toy", "training": training.determinants()}
             key = key_of(about | ({"fidelity": fidelity} if fidelity else {}))
         else:
             assert self.settings is not None
-            key = evaluation_key(self.settings, training, self.processes, self._fingerprints, fidelity)
-        return Candidate(key, hyperparameters, point, fidelity)
+            key = evaluation_key(self.settings, training, self.processes, self._fingerprints, fidelity, parent)
+        self._require_state(key, parent)
+        return Candidate(key, hyperparameters, point, fidelity, parent)
+
+    def _require_state(self, key: str, parent: str | None) -> None:
+        if parent in (None, ROOT) or self.store.evaluation(key).result() is not None:
+            return
+        if self.settings is None:
+            raise InputError("--parents: the toy has no state to go on from")
+        if not self.store.evaluation(parent).state_file.is_file():
+            raise InputError(f"--parents: {parent}: no captured state in {self.store.root}")
 
     def evaluate(self, candidates: Sequence[Candidate], told: Told) -> None:
         """Call `told` once for each different key, as soon as its result is known.
@@ -106,7 +123,7 @@ class Blackbox:
     def resident(self) -> Resident | None:
         """Where jobs are handed to; None where each is a process of its own, as those of several processes are."""
         assert self.settings is not None
-        if self.experiment.resources.worker == "fresh" or self.processes > 1:
+        if self.experiment.resources.worker == "fresh" or self.processes > 1 or measures_the_machine(self.experiment):
             return None
         content = loaded(self.settings, self.experiment.accelerate, self._fingerprints)
         return Resident(Run(self.preflight_file.parent).worker_file, content)

@@ -25,6 +25,14 @@ START_SECONDS = 300.0
 """Allowance for starting a process and loading a model, beside `resources.time_limit`."""
 
 
+ROOT = "-"
+"""The parent of an evaluation that has none, among those that are to have children."""
+
+
+OF_THE_MACHINE = {"eval_runtime", "train_runtime", "peak_gib"}
+"""Metrics that depend on who else is in a pack or was in a process before."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Hyperparameters to evaluate at a fidelity, with the coordinates they came from."""
@@ -33,6 +41,13 @@ class Candidate:
     hyperparameters: Mapping[str, Any]
     point: Point | None
     fidelity: Mapping[str, float] = field(default_factory=dict)
+    parent: str | None = None
+    """Key of the evaluation it goes on from, or ROOT; either way its own state is kept for children."""
+
+
+def measures_the_machine(experiment: Experiment) -> bool:
+    """Whether time or memory is an objective or a constraint: then each point has a process of its own."""
+    return any(output.kind != "EXTRA_O" and output.metric in OF_THE_MACHINE for output in experiment.outputs)
 
 
 class Jobs:
@@ -83,7 +98,8 @@ class Jobs:
     def _share(self, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
         """Deal the block out over the slots, at most `resources.pack` points to a job."""
         size = -(-len(candidates) // len(self.slots))
-        size = 1 if self.processes > 1 else min(size, self.experiment.resources.pack or size)
+        alone = self.processes > 1 or measures_the_machine(self.experiment)
+        size = 1 if alone else min(size, self.experiment.resources.pack or size)
         return [list(candidates[i : i + size]) for i in range(0, len(candidates), size)]
 
     def _launch(self, job: Sequence[Candidate]) -> local.Launch:
@@ -116,6 +132,7 @@ class Jobs:
             "slot": slot.name,
             "gpus": len(gpus_of(slot.devices)),
             "base_score": base,
+            "keep_state": any(c.parent is not None for c in job),
             "evaluations": [
                 {
                     "key": c.key,
@@ -123,11 +140,15 @@ class Jobs:
                     "point": c.point,
                     "hyperparameters": c.hyperparameters,
                     "fidelity": c.fidelity,
+                    "parent": self._state_of(c.parent),
                     "attempts": self._attempts[c.key],
                 }
                 for c in job
             ],
         }
+
+    def _state_of(self, parent: str | None) -> str | None:
+        return None if parent in (None, ROOT) else str(self.store.evaluation(parent).state_file.absolute())
 
     def _judge(self, ended: local.Launch, how: local.Exit, job: Sequence[Candidate]) -> list[list[Candidate]]:
         """What is left to do of a job whose process has ended: its unfinished points, each alone."""

@@ -88,10 +88,11 @@ def evaluation_key(
     processes: int,
     fingerprints: Fingerprints,
     fidelity: Mapping[str, float] = {},
+    parent: str | None = None,
 ) -> str:
-    """Key of a point's evaluation; the fidelity counts by value, empty is the full one."""
-    about = {**common(settings, fingerprints), "training": training.determinants(processes)}
-    return key_of({**about, "fidelity": dict(fidelity)})
+    """Key of a point's evaluation. The fidelity counts by value, empty is the full one; a parent by its key."""
+    about = {**common(settings, fingerprints), "training": training.determinants(processes), "fidelity": dict(fidelity)}
+    return key_of(about if parent is None else {**about, "parent": parent})
 
 
 def common(settings: Settings, fingerprints: Fingerprints) -> dict[str, Any]:
