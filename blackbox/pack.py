@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Generator, Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Linear, Module, Parameter
 
 from bbo.errors import InputError
 from blackbox import attention
@@ -42,8 +42,8 @@ class Pack:
         self._flat = base.config.model_type in SIDE_BY_SIDE and self._own_attention == "sdpa"
         self._hooks: list[Any] = []
         self._learnt = torch.empty(0)
-        self._spans: list[tuple[str, Span]] = []
-        """The rows of x that are each member's, in the layer that is being computed."""
+        self._spans: list[tuple[str, Span, Tensor | None]] = []
+        """The rows of x that are each member's, and which of them are no padding, in the layer being computed."""
         try:
             self._install()
         except BaseException:
@@ -75,8 +75,8 @@ class Pack:
         `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
         """
         self._learnt = layout.learnt
-        self._spans = list(zip(names, layout.members, strict=False))
-        self._label_spans = list(zip(names, layout.labels, strict=False))
+        self._all_spans = self._spans = list(zip(names, layout.members, layout.real, strict=False))
+        self._label_spans = [(name, span, None) for name, span in zip(names, layout.labels, strict=False)]
         extra = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
         logits: Tensor = self.model(input_ids=layout.ids, use_cache=False, **extra).logits[0]
         return logits.float()
@@ -84,12 +84,14 @@ class Pack:
     def _install(self) -> None:
         for name, layer in self.adapted.named_modules():
             if isinstance(layer, LoraLayer):
-                if not layer.lora_A:
+                if not layer.lora_A or not all(isinstance(part, Linear) for part in layer.lora_A.values()):
                     place = name.removeprefix("base_model.model.")
                     raise InputError(f"training.target_modules: {place} is no linear layer")
                 layer.forward = partial(self._forward, layer)  # type: ignore[attr-defined]
         base: Any = self.adapted.get_base_model()
-        self._hooks.append(base.get_output_embeddings().register_forward_pre_hook(self._only_learnt))
+        head = base.get_output_embeddings()
+        self._hooks.append(head.register_forward_pre_hook(self._enter_head))
+        self._hooks.append(head.register_forward_hook(self._leave_head))
         if self._flat:
             base.set_attn_implementation(attention.NAME)
             last = base.get_decoder().layers[-1].mlp
@@ -100,10 +102,10 @@ class Pack:
         """What a LoRA layer computes: the base layer's product, and to it added each member's own on its rows."""
         result: Tensor = layer.base_layer(x)
         products, weights = [], []
-        for name, (first, end) in self._spans:
+        for name, span, real in self._spans:
             if name in layer.lora_A:
                 rate = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
-                products.append(_Product(first, end, layer.scaling[name], rate, self.generators[name]))
+                products.append(_Product(*span, layer.scaling[name], rate, self.generators[name], real))
                 weights += [layer.lora_A[name].weight.to(result.dtype), layer.lora_B[name].weight.to(result.dtype)]
         if not products:
             return result
@@ -111,19 +113,23 @@ class Pack:
             result.clone() if result._is_view() else result, x.to(result.dtype), products, *weights
         )
 
-    def _only_learnt(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+    def _enter_head(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
         """The vocabulary is large and few positions carry a label: project those alone."""
+        self._spans = self._label_spans
         return (arguments[0].flatten(0, 1).index_select(0, self._learnt)[None],)
+
+    def _leave_head(self, *_: Any) -> None:
+        self._spans = self._all_spans
 
     def _enter_last(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
         """After the last attention a token without a label matters no more: its `mlp` is not computed."""
-        self._all_spans, self._spans = self._spans, self._label_spans
-        self._whole = arguments[0]
+        self._spans = self._label_spans
+        self._shape = arguments[0].shape
         return (arguments[0].index_select(1, self._learnt),)
 
     def _leave_last(self, _: Module, __: tuple[Tensor], result: Tensor) -> Tensor:
         self._spans = self._all_spans
-        return torch.zeros_like(self._whole).index_copy(1, self._learnt, result)
+        return result.new_zeros(self._shape).index_copy(1, self._learnt, result)
 
 
 class _Product(NamedTuple):
@@ -134,6 +140,8 @@ class _Product(NamedTuple):
     scaling: float
     dropout: float
     generator: Generator
+    real: Tensor | None = None
+    """Which of these rows are no padding; None: all."""
 
 
 class _AddProducts(torch.autograd.Function):
@@ -146,8 +154,8 @@ class _AddProducts(torch.autograd.Function):
     def forward(ctx: Any, result: Tensor, x: Tensor, products: list[_Product], *weights: Tensor) -> Tensor:
         rows, sums = x.flatten(0, -2), result.view(-1, result.shape[-1])
         inner, masks = [], []
-        for (first, end, scaling, dropout, generator), (a, b) in zip(products, _pairs(weights), strict=True):
-            mask = _mask(rows[first:end], dropout, generator) if dropout else None
+        for (first, end, scaling, dropout, generator, real), (a, b) in zip(products, _pairs(weights), strict=True):
+            mask = _mask(rows[first:end], dropout, generator, real) if dropout else None
             inner.append(_dropped(rows[first:end], mask, dropout) @ a.t())
             sums[first:end].addmm_(inner[-1], b.t(), alpha=scaling)
             masks.append(mask)
@@ -182,9 +190,11 @@ def _pairs(weights: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(weights[::2], weights[1::2], strict=True)
 
 
-def _mask(x: Tensor, dropout: float, generator: Generator) -> Tensor:
+def _mask(x: Tensor, dropout: float, generator: Generator, real: Tensor | None = None) -> Tensor:
     """What stays, each number with probability 1 - dropout, to 32 bits: drawn as such three times faster than by
-    bernoulli_."""
+    bernoulli_. Nothing is drawn for padding, whose length depends on the companions."""
+    if real is not None:
+        return torch.ones_like(x, dtype=torch.bool).index_copy_(0, real, _mask(x[: len(real)], dropout, generator))
     drawn = torch.empty(-(-x.numel() // 2), dtype=torch.int64, device=x.device).random_(
         -(2**63), None, generator=generator
     )

@@ -50,7 +50,7 @@ class Entry:
 
 
 def main() -> int:
-    """Exit status 0: every evaluation of the job has a result; 1: bad input; 75: the machine's failure."""
+    """Exit status 0: every evaluation of the job has a result, or was stopped; 1: bad input; 75: the machine's failure."""
     job_file = Path(sys.argv[1])
     lifeline.watch()
     try:
@@ -78,7 +78,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
     ]
     phases = Phases(start=began - job["launched"], load=time.time() - began).shared(len(entries))
     base_score = None if job["base_score"] is None else Path(job["base_score"])
-    shapes = [(shape_of(e.training), str(e.item["fidelity"]), state.epochs_behind(e.evaluation)) for e in entries]
+    shapes = [(shape_of(e.training), str(e.item["fidelity"]), _behind(e)) for e in entries]
     for pack in alike(entries, shapes):
         for entry, ended in train_pack(setup, pack, base_score):
             if setup.accelerator.is_main_process or not ended.shared:
@@ -109,7 +109,14 @@ def train_pack(setup: Setup, entries: Sequence[Entry], base_score: Path | None) 
         return [(entries[0], ended)]
     print(f"{ended.reason}: {len(entries)} points in one pack, trying halves", file=sys.stderr, flush=True)
     half = len(entries) // 2
-    return [*train_pack(setup, entries[:half], base_score), *train_pack(setup, entries[half:], None)]
+    # Who diverged before the trouble has no state of the epochs that its companions have behind them.
+    parts = [pack for part in (entries[:half], entries[half:]) for pack in alike(part, list(map(_behind, part)))]
+    return [done for number, part in enumerate(parts) for done in train_pack(setup, part, None if number else base_score)]
+
+
+def _behind(entry: Entry) -> int:
+    """Epochs that an earlier attempt has behind it."""
+    return state.epochs_behind(entry.evaluation.state_file)
 
 
 def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | None) -> list[tuple[Entry, Ended]]:
@@ -130,7 +137,7 @@ def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | N
 
 def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
     """At the beginning, where a killed job was, or where the parent ended."""
-    if state.epochs_behind(entry.evaluation):
+    if _behind(entry):
         state.resume(setup, member, entry.evaluation.state_file)
     elif entry.parent is not None:
         state.follow(setup, member, entry.parent)
@@ -168,7 +175,7 @@ def _record(setup: Setup, job: Mapping[str, Any], entry: Entry, ended: Ended, ph
         return
     entry.evaluation.record(make_result(job, entry.item, ended, phases, entry.training.seed))
     if not setup.keep_state:
-        entry.evaluation.state_file.unlink(missing_ok=True)
+        state.forget(entry.evaluation)
 
 
 def _give_up(job_file: Path, error: Exception, status: int) -> int:
