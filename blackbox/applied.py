@@ -35,11 +35,11 @@ class Counts:
     seed: int = -1
     steps: int = 0
     rows: int = 0
-    """Sequences of the first optimizer step, over all processes."""
+    """Sequences of the first optimizer step of this process's job, over all processes."""
     micro: int = 0
     """Most sequences in one pass."""
     passes: int = 0
-    """Passes of the first optimizer step, on each process."""
+    """Passes of that step, on each process."""
     eval_rows: int = 0
     """Most sequences in one pass of a validation."""
 
@@ -151,6 +151,7 @@ def _targets(model: Any, layers: list[str], training: Training) -> Any:
     base = {name.removesuffix(".base_layer"): part for name, part in model.named_modules()}
     if proposed == "all-linear":
         head = model.get_output_embeddings()
+        head = getattr(head, "base_layer", head)
         meant = {name for name, part in base.items() if isinstance(part, Linear | Conv1D) and part is not head}
         meant = {name for name in meant if ".lora_" not in name}
     else:

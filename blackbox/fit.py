@@ -72,7 +72,7 @@ class Fit:
         orders = {m.name: epoch_steps(setup.data.train, self.size, m.training.seed, m.data_epoch) for m in self.members}
         for number in range(min(len(orders[self.members[0].name]), self.steps - first)):
             optimizer_step(setup, self.pack, self.members, [orders[m.name][number] for m in self.members])
-            if self.step % CHECK_STEPS == 0 or (setup.accelerator.num_processes == 1 and self._late()):
+            if self.step % CHECK_STEPS == 0 or (setup.accelerator.num_processes == 1 and any(self._late())):
                 self._look()
                 if not self.members:
                     return
@@ -88,16 +88,16 @@ class Fit:
 
     def _look(self) -> None:
         """See how the epoch's losses stand, over all processes; who has failed leaves."""
-        late = torch.tensor([float(self._late())], dtype=torch.float64, device=self.members[0].loss.device)
-        seen = torch.cat([torch.stack([member.loss for member in self.members]), late])
-        *losses, late_processes = self.setup.accelerator.reduce(seen, "sum").tolist()
+        late = torch.tensor(self._late(), dtype=torch.float64, device=self.members[0].loss.device)
+        seen = torch.stack([torch.stack([member.loss for member in self.members]), late])
+        losses, late_processes = self.setup.accelerator.reduce(seen, "sum").tolist()
         share, step = self._share(), self.step
-        for member, loss in zip(self.members, losses, strict=True):
+        for member, loss, is_late in zip(self.members, losses, late_processes, strict=True):
             member.train_seconds += share
             member.epoch_loss = loss
             if not math.isfinite(loss):
                 member.ended = Ended(reason=f"training loss is {loss} by step {step} of {self.steps}")
-            elif late_processes:
+            elif is_late:
                 limit = f"resources.time_limit {self.setup.time_limit:g} s"
                 member.ended = Ended(reason=f"took longer than {limit}, at step {step} of {self.steps}")
         self._leave()
@@ -139,12 +139,11 @@ class Fit:
                 member.ended = Ended(stopped=True)
         self._leave()
 
-    def _late(self) -> bool:
-        """Whether the members have used up their time; in a pack each counts its share."""
-        if self.setup.time_limit is None:
-            return False
+    def _late(self) -> list[bool]:
+        """Which members have used up their time; in a pack each counts its share."""
+        limit = math.inf if self.setup.time_limit is None else self.setup.time_limit
         now = (time.monotonic() - self._marked) / len(self.members)
-        return any(member.train_seconds + member.score_seconds + now > self.setup.time_limit for member in self.members)
+        return [member.train_seconds + member.score_seconds + now > limit for member in self.members]
 
     def _share(self) -> float:
         """Seconds since the last call, per member."""
@@ -174,7 +173,7 @@ def optimizer_step(setup: Setup, pack: Pack, members: Sequence[Member], rows: Se
         member.optimizer.step()
         member.scheduler.step()
         member.optimizer.zero_grad()
-        if member.counts.steps == 0:
+        if not member.counts.passes:
             member.counts.rows, member.counts.passes = sum(map(len, mine)), len(mine)
         member.counts.steps += 1
 

@@ -42,6 +42,14 @@ class Layout:
         return (torch.arange(len(before)) - before).to(self.ids.device)[None]
 
     @cached_property
+    def real(self) -> tuple[Tensor | None, ...]:
+        """Which of each member's tokens are no padding; None: all."""
+        if len(self.ids) == 1:
+            return (None,) * len(self.members)
+        real = (torch.arange(self.ids.shape[1]) < torch.tensor(self.lengths)[:, None]).flatten()
+        return tuple(real[first:end].nonzero()[:, 0].to(self.ids.device) for first, end in self.members)
+
+    @cached_property
     def bounds(self) -> Tensor:
         """(rows + 1,) where each row begins and the last ends, flat."""
         return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32, device=self.ids.device)

@@ -130,7 +130,7 @@ def require_static(setup: Setup, pack: Pack, member: Member, wanted: Training) -
 
 def finish(setup: Setup, pack: Pack, member: Member, wanted: Training) -> None:
     """Show that what was applied is what was wanted, and save the adapter. Raises PointFailed."""
-    counts = _shared_counts(setup, member.counts)
+    counts = shared_counts(setup, member.counts)
     used = _read_static(setup, pack, member, wanted)
     used |= applied.read_loop(member.criterion, member.clip, counts, _steps_per_epoch(setup, wanted))
     if setup.accelerator.is_main_process:
@@ -174,7 +174,7 @@ def _read_static(setup: Setup, pack: Pack, member: Member, wanted: Training) -> 
     return adapter | applied.read_optimizer(member.optimizer, member.scheduler, _steps_per_epoch(setup, wanted))
 
 
-def _shared_counts(setup: Setup, mine: Counts) -> Counts:
+def shared_counts(setup: Setup, mine: Counts) -> Counts:
     """The loop's counts over all processes."""
     numbers = torch.tensor([[mine.rows, mine.micro, mine.eval_rows]], device=setup.accelerator.device)
     rows, micro, eval_rows = zip(*setup.accelerator.gather(numbers).tolist(), strict=True)
@@ -203,8 +203,10 @@ def _drawing_the_same(
         now = [generator.get_state() for generator in generators]
         for generator, state in zip(generators, before, strict=True):
             generator.set_state(state)
-        yield
-        for generator, state in zip(generators, now, strict=True):
-            generator.set_state(state)
+        try:
+            yield
+        finally:  # torch leaves by an exception as soon as it has what it needs
+            for generator, state in zip(generators, now, strict=True):
+                generator.set_state(state)
 
     return first(), again()

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch.nn import Linear, Module
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
@@ -52,6 +54,7 @@ def load_model(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=_without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
             dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attn_implementation,
             use_safetensors=True,
@@ -67,6 +70,15 @@ def load_model(folder: Path, settings: ModelSettings) -> PreTrainedModel:
     return model.eval()
 
 
+def _without_dropout(config: Any) -> Any:
+    """GPT-2, say, brings dropout of its own: drawn for all rows together, it would tie a point to its companions."""
+    for part in (config, config.get_text_config()):
+        for name, value in vars(part).items():
+            if "drop" in name and isinstance(value, int | float):
+                setattr(part, name, 0.0)
+    return config
+
+
 def attach(model: PreTrainedModel, trainings: Mapping[str, Training]) -> PeftModel:
     """Put fresh LoRA adapters on the base model, by name. Raises InputError naming the modules that there are."""
     configs = {name: _lora_config(model, training) for name, training in trainings.items()}
@@ -78,6 +90,9 @@ def attach(model: PreTrainedModel, trainings: Mapping[str, Training]) -> PeftMod
             torch.manual_seed(trainings[name].seed)
             adapted.add_adapter(name, other)
     except ValueError as error:
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, LoraLayer):
+                model.set_submodule(name, layer.get_base_layer())
         known = ", ".join(linear_names(model))
         if any(training.target_modules is None for training in trainings.values()):
             raise InputError(f"training.target_modules: PEFT has no default for this model, it has {known}") from None

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Generator, Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Linear, Module, Parameter
 
 from bbo.errors import InputError
 from blackbox import attention, kernels
@@ -43,8 +43,8 @@ class Pack:
         self._undo = kernels.install(base) if self._flat and device.type == "cpu" else None
         self._hooks: list[Any] = []
         self._learnt = torch.empty(0)
-        self._spans: list[tuple[str, Span]] = []
-        """The rows of x that are each member's, in the layer that is being computed."""
+        self._spans: list[tuple[str, Span, Tensor | None]] = []
+        """The rows of x that are each member's, and which of them are no padding, in the layer being computed."""
         try:
             self._install()
         except BaseException:
@@ -78,8 +78,8 @@ class Pack:
         `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
         """
         self._learnt = layout.learnt
-        self._spans = list(zip(names, layout.members, strict=False))
-        self._label_spans = list(zip(names, layout.labels, strict=False))
+        self._all_spans = self._spans = list(zip(names, layout.members, layout.real, strict=False))
+        self._label_spans = [(name, span, None) for name, span in zip(names, layout.labels, strict=False)]
         extra = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
         logits: Tensor = self.model(input_ids=layout.ids, use_cache=False, **extra).logits[0]
         return logits.float()
@@ -87,12 +87,14 @@ class Pack:
     def _install(self) -> None:
         for name, layer in self.adapted.named_modules():
             if isinstance(layer, LoraLayer):
-                if not layer.lora_A:
+                if not layer.lora_A or not all(isinstance(part, Linear) for part in layer.lora_A.values()):
                     place = name.removeprefix("base_model.model.")
                     raise InputError(f"training.target_modules: {place} is no linear layer")
                 layer.forward = partial(self._forward, layer)  # type: ignore[attr-defined]
         base: Any = self.adapted.get_base_model()
-        self._hooks.append(base.get_output_embeddings().register_forward_pre_hook(self._only_learnt))
+        head = base.get_output_embeddings()
+        self._hooks.append(head.register_forward_pre_hook(self._enter_head))
+        self._hooks.append(head.register_forward_hook(self._leave_head))
         if self._flat:
             base.set_attn_implementation(attention.NAME)
             last = base.get_decoder().layers[-1].mlp
@@ -103,11 +105,11 @@ class Pack:
         """What a LoRA layer computes: the base layer's product, and to it added each member's own on its rows."""
         result: Tensor = layer.base_layer(x)
         products, weights = [], []
-        for name, (first, end) in self._spans:
+        for name, span, real in self._spans:
             if name in layer.lora_A:
                 rate = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
                 scaling = layer.scaling[name] * (1 / (1 - rate) if rate < 1 else 0)
-                products.append(_Product(first, end, scaling, rate, self.generators[name]))
+                products.append(_Product(*span, scaling, rate, self.generators[name], real))
                 weights += [layer.lora_A[name].weight.to(result.dtype), layer.lora_B[name].weight.to(result.dtype)]
         if not products:
             return result
@@ -115,19 +117,23 @@ class Pack:
             result.clone() if result._is_view() else result, x.to(result.dtype), products, *weights
         )
 
-    def _only_learnt(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+    def _enter_head(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
         """The vocabulary is large and few positions carry a label: project those alone."""
+        self._spans = self._label_spans
         return (arguments[0].flatten(0, 1).index_select(0, self._learnt)[None],)
+
+    def _leave_head(self, *_: Any) -> None:
+        self._spans = self._all_spans
 
     def _enter_last(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
         """After the last attention a token without a label matters no more: its `mlp` is not computed."""
-        self._all_spans, self._spans = self._spans, self._label_spans
-        self._whole = arguments[0]
+        self._spans = self._label_spans
+        self._shape = arguments[0].shape
         return (arguments[0].index_select(1, self._learnt),)
 
     def _leave_last(self, _: Module, __: tuple[Tensor], result: Tensor) -> Tensor:
         self._spans = self._all_spans
-        return torch.zeros_like(self._whole).index_copy(1, self._learnt, result)
+        return result.new_zeros(self._shape).index_copy(1, self._learnt, result)
 
 
 class _Product(NamedTuple):
@@ -139,6 +145,8 @@ class _Product(NamedTuple):
     """What dropout leaves is scaled up by it too."""
     dropout: float
     generator: Generator
+    real: Tensor | None = None
+    """Which of these rows are no padding; None: all."""
 
 
 class _AddProducts(torch.autograd.Function):
@@ -154,7 +162,7 @@ class _AddProducts(torch.autograd.Function):
         inner, masks = [], []
         for product, (a, b) in zip(products, _pairs(weights), strict=True):
             mine = rows[product.first : product.end]
-            mask = _mask(mine, product.dropout, product.generator) if product.dropout else None
+            mask = _mask(mine, product.dropout, product.generator, product.real) if product.dropout else None
             inner.append((mine if mask is None else mine * mask) @ a.t())
             sums[product.first : product.end].addmm_(inner[-1], b.t(), alpha=product.scaling)
             masks.append(mask)
@@ -189,9 +197,15 @@ def _pairs(weights: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(weights[::2], weights[1::2], strict=True)
 
 
-def _mask(x: Tensor, dropout: float, generator: Generator) -> Tensor:
+def _mask(x: Tensor, dropout: float, generator: Generator, real: Tensor | None = None) -> Tensor:
     """1 for what stays, each number with probability 1 - dropout to 32 bits: drawn so, three times faster than by
-    bernoulli_. A CPU multiplies floats faster, a GPU has no memory for them."""
+    bernoulli_. Nothing is drawn for padding, whose length depends on the companions.
+
+    A CPU multiplies floats faster, a GPU has no memory for them.
+    """
+    if real is not None:
+        drawn = _mask(x[: len(real)], dropout, generator)
+        return torch.ones_like(x, dtype=drawn.dtype).index_copy_(0, real, drawn)
     pairs = torch.empty(-(-x.numel() // 2), dtype=torch.int64, device=x.device)
     drawn = pairs.random_(-(2**63), None, generator=generator).view(torch.int32)
     stays = drawn[: x.numel()].view(x.shape) >= min(round(dropout * 2**32) - 2**31, 2**31 - 1)

@@ -8,7 +8,7 @@ evaluation can start where this one ended.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bbo.errors import InputError
 from bbo.store import Evaluation
-from blackbox.member import Member
+from blackbox.applied import Counts
+from blackbox.member import Member, shared_counts
 from blackbox.setup import Setup
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
-STANDING = ("epoch", "first_epoch", "train_loss", "train_seconds", "score_seconds")
+STANDING = ("epoch", "first_epoch", "train_loss", "eval_loss", "train_seconds", "score_seconds", "eval_runtime")
 """What of a member is written into the header, beside its counts."""
 
 
@@ -38,20 +39,27 @@ def capture(setup: Setup, member: Member) -> None:
         tensors |= {f"{moment}/{name}": _whole(slots[moment]) for moment in MOMENTS}
     generator = member.generator.get_state().to(setup.accelerator.device)
     tensors["generators"] = setup.accelerator.gather(generator[None])
+    counts = shared_counts(setup, member.counts)
     if not setup.accelerator.is_main_process:
         return
-    standing = {name: getattr(member, name) for name in STANDING} | {"counts": vars(member.counts)}
+    standing = {name: getattr(member, name) for name in STANDING} | {"counts": vars(counts)}
     file = member.evaluation.state_file
-    temporary = file.with_name(f".{file.name}.new")
+    temporary = _temporary(file)
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(content, temporary, {"standing": json.dumps(standing)})
     os.replace(temporary, file)
 
 
-def epochs_behind(evaluation: Evaluation) -> int:
-    """How many epochs its captured state has behind it; 0 where there is none that could be read."""
+def forget(evaluation: Evaluation) -> None:
+    """Remove the state, and what a capture that was killed has left."""
+    for file in (evaluation.state_file, _temporary(evaluation.state_file)):
+        file.unlink(missing_ok=True)
+
+
+def epochs_behind(file: Path) -> int:
+    """How many epochs the state in this file has behind it; 0 where there is none that could be read."""
     try:
-        with safe_open(evaluation.state_file, "pt") as state:
+        with safe_open(file, "pt") as state:
             return int(json.loads(state.metadata()["standing"])["epoch"])
     except (OSError, SafetensorError, TypeError, KeyError, ValueError):
         return 0
@@ -62,8 +70,13 @@ def resume(setup: Setup, member: Member, file: Path) -> None:
     standing = _take_over(setup, member, file)
     for name in STANDING:
         setattr(member, name, standing[name])
-    for entry in fields(member.counts):
-        setattr(member.counts, entry.name, standing["counts"][entry.name])
+    counts = Counts(**standing["counts"])
+    # Batches may be cut otherwise now: they are counted again, unless nothing is left to train.
+    if counts.steps < member.training.steps(len(setup.data.train), setup.accelerator.num_processes):
+        counts = replace(member.counts, steps=counts.steps)
+    elif not setup.accelerator.is_main_process:
+        counts.rows = 0  # all of them are in the main process's count
+    member.counts = counts
     # A schedule is a function of the step alone.
     member.scheduler._step_count = member.counts.steps + 1
     member.scheduler.last_epoch = member.counts.steps - 1
@@ -73,8 +86,10 @@ def resume(setup: Setup, member: Member, file: Path) -> None:
 def follow(setup: Setup, member: Member, file: Path) -> None:
     """Start with the weights, moments, dropout and data order that another evaluation ended with.
 
-    Schedule and length are the member's own. Raises InputError where the adapters' shapes differ.
+    Schedule and length are the member's own. Raises InputError where there is no such state or its shapes differ.
     """
+    if not epochs_behind(file):
+        raise InputError(f"{file}: no state to start from: the parent must have been trained with keep_state")
     standing = _take_over(setup, member, file)
     member.first_epoch = int(standing["first_epoch"]) + int(standing["epoch"])
 
@@ -96,10 +111,15 @@ def _take_over(setup: Setup, member: Member, file: Path) -> Mapping[str, Any]:
             step = state.get_tensor(f"step/{name}").to(setup.accelerator.device)
             member.optimizer.state[parameter] = {"step": step, **slots}
         generators = state.get_tensor("generators")
-        if len(generators) == setup.accelerator.num_processes:
+        # The processes may be others now, and a GPU's generator is not a CPU's.
+        if generators.shape == (setup.accelerator.num_processes, len(member.generator.get_state())):
             member.generator.set_state(generators[setup.accelerator.process_index])
         standing: Mapping[str, Any] = json.loads(state.metadata()["standing"])
     return standing
+
+
+def _temporary(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Entry:
 
 
 def main() -> int:
-    """Exit status 0: every evaluation of the job has a result; 1: bad input; 75: the machine's failure."""
+    """Exit status 0: every evaluation has a result, or was stopped; 1: bad input; 75: the machine's failure."""
     lifeline.watch()
     status, setup = attempt(Path(sys.argv[1]))
     if setup is not None:
@@ -94,7 +94,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
 
 def _packs(setup: Setup, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     """Who trains with whom: who agrees in length, batch and epochs behind it, as many as fit into memory."""
-    shapes = [(shape_of(e.training), str(e.item["fidelity"]), state.epochs_behind(e.evaluation)) for e in entries]
+    shapes = [(shape_of(e.training), str(e.item["fidelity"]), _behind(e)) for e in entries]
     for group in alike(entries, shapes):
         yield from evenly(group, most_members(setup, [entry.training for entry in group]))
 
@@ -118,7 +118,16 @@ def train_pack(setup: Setup, entries: Sequence[Entry], base_score: Path | None) 
         return [(entries[0], ended)]
     print(f"{ended.reason}: {len(entries)} points in one pack, trying halves", file=sys.stderr, flush=True)
     half = len(entries) // 2
-    return [*train_pack(setup, entries[:half], base_score), *train_pack(setup, entries[half:], None)]
+    # Who diverged before the trouble has no state of the epochs that its companions have behind them.
+    parts = [pack for part in (entries[:half], entries[half:]) for pack in alike(part, list(map(_behind, part)))]
+    return [
+        done for number, part in enumerate(parts) for done in train_pack(setup, part, None if number else base_score)
+    ]
+
+
+def _behind(entry: Entry) -> int:
+    """Epochs that an earlier attempt has behind it."""
+    return state.epochs_behind(entry.evaluation.state_file)
 
 
 def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | None) -> list[tuple[Entry, Ended]]:
@@ -139,7 +148,7 @@ def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | N
 
 def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
     """At the beginning, where a killed job was, or where the parent ended."""
-    if state.epochs_behind(entry.evaluation):
+    if _behind(entry):
         state.resume(setup, member, entry.evaluation.state_file)
     elif entry.parent is not None:
         state.follow(setup, member, entry.parent)
@@ -177,7 +186,7 @@ def _record(setup: Setup, job: Mapping[str, Any], entry: Entry, ended: Ended, ph
         return
     entry.evaluation.record(make_result(job, entry.item, ended, phases, entry.training.seed))
     if not setup.keep_state:
-        entry.evaluation.state_file.unlink(missing_ok=True)
+        state.forget(entry.evaluation)
 
 
 def _give_up(job_file: Path, error: Exception, status: int) -> int:
