@@ -34,12 +34,11 @@ def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
         options = {"scale": scaling, "window_size": (window - 1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
         return varlen_attn(q, k, v, layout.bounds, layout.bounds, longest, longest, **options)[None], None
-    tokens, real = layout.padding
 
     def padded(part: Tensor) -> Tensor:
         _, heads, _, width = part.shape
-        flat = part[0].transpose(0, 1).reshape(-1, heads * width)
-        return flat.index_select(0, tokens).view(len(layout.lengths), -1, heads, width).transpose(1, 2)
+        rows = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), *layout.padding)
+        return rows.view(len(layout.lengths), -1, heads, width).transpose(1, 2)
 
     band = None
     if window < longest:
@@ -47,8 +46,36 @@ def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
     result = scaled_dot_product_attention(
         padded(query), padded(key), padded(value), band, is_causal=band is None, scale=scaling, enable_gqa=True
     )
-    rows = result.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, real)
+    rows = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), *layout.padding)
     return rows.view(1, -1, query.shape[1], query.shape[3]), None
+
+
+class _Pad(torch.autograd.Function):
+    """(tokens, width) -> (rows x longest, width). No real token sees the padding, so no gradient comes from it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+        ctx.save_for_backward(real)
+        return x.index_select(0, tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0].index_select(0, *ctx.saved_tensors), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """(rows x longest, width) -> (tokens, width)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+        ctx.save_for_backward(real)
+        ctx.rows = len(x)
+        return x.index_select(0, real)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None, None
 
 
 AttentionInterface.register(NAME, attention)  # type: ignore[arg-type]

@@ -179,7 +179,7 @@ class _AddProducts(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         weights, inner, masks = saved[: 2 * count], saved[2 * count : 3 * count], saved[3 * count :]
         rows, gradient = x.flatten(0, -2), whole.flatten(0, -2)
-        of_x = torch.zeros_like(rows) if ctx.needs_input_grad[1] else None
+        of_x = _empty_or_zeros(rows, products) if ctx.needs_input_grad[1] else None
         of_weights: list[Tensor] = []
         for product, (a, b), xa, mask in zip(products, _pairs(weights), inner, masks, strict=True):
             mine = slice(product.first, product.end)
@@ -191,6 +191,12 @@ class _AddProducts(torch.autograd.Function):
                 if mask is not None:
                     of_x[mine].mul_(mask)
         return whole, None if of_x is None else of_x.view(x.shape), None, *of_weights
+
+
+def _empty_or_zeros(rows: Tensor, products: Sequence[_Product]) -> Tensor:
+    """As `rows`; zeros where a member has no product here that will write its part."""
+    covered = sum(product.end - product.first for product in products)
+    return torch.empty_like(rows) if covered == len(rows) else torch.zeros_like(rows)
 
 
 def _pairs(weights: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
