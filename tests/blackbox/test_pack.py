@@ -1,4 +1,4 @@
-"""Packs: a member trains as it would alone, as plain transformers and PEFT would train it, whatever its companions do."""
+"""Packs: a member trains as it would alone, and as plain transformers and PEFT would, whatever its companions do."""
 
 import copy
 import json
@@ -154,8 +154,7 @@ def model_of(tmp_path: Path, small_model: Path) -> Callable[[str], Path]:
     "how",
     [
         {},
-        {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 3},
-        {"per_device_train_batch_size": 4, "gradient_checkpointing": True},
+        {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 3, "gradient_checkpointing": True},
     ],
 )
 def test_a_mixed_packs_members_train_as_alone(how: dict[str, Any], trained: Callable[..., list[Trained]]) -> None:
@@ -231,9 +230,7 @@ def test_who_leaves_is_not_computed_any_more(
     assert_same(last, alone[1])
 
 
-def test_a_members_dropout_is_its_own(
-    trained: Callable[..., list[Trained]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_members_dropout_is_its_own(trained: Callable[..., list[Trained]], monkeypatch: pytest.MonkeyPatch) -> None:
     masks: dict[int, list[Tensor]] = defaultdict(list)
     draw = packs._mask
 
