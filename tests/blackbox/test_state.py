@@ -276,17 +276,18 @@ def test_a_stop_that_comes_in_the_last_epoch_changes_nothing(again: Callable[...
 
 
 def test_a_child_goes_on_where_its_parent_ended(again: Callable[..., Train]) -> None:
-    """1 and 1 epoch are 2: weights, moments, data order and dropout go over."""
+    """1, 1 and 1 epoch are 3: weights, moments, data order and dropout go over."""
     steady = {"lr_scheduler_type": "constant", "warmup_steps": 0}
     points = [POINT, {**OTHER, "lr_scheduler_type": "constant"}]
-    whole = again("whole", *points, **steady, num_train_epochs=2)()
-    parents = again("parents", *points, **steady, num_train_epochs=1)(keep_state=True)
+    whole = again("whole", *points, **steady, num_train_epochs=3)()
+    grandparents = again("grandparents", *points, **steady, num_train_epochs=1)(keep_state=True)
+    parents = again("parents", *points, **steady, num_train_epochs=1)(grandparents, keep_state=True)
     children = again("children", *points, **steady, num_train_epochs=1)(parents)
     for one, child in zip(whole, children, strict=True):
         assert result_of(one).metrics["eval_loss"] == result_of(child).metrics["eval_loss"]
         assert all(torch.equal(weights, weights_of(child)[name]) for name, weights in weights_of(one).items())
         (line,) = epochs_of(child)
-        assert line["epoch"] == 1.0 and line["train_loss"] == epochs_of(one)[1]["train_loss"]
+        assert line["epoch"] == 1.0 and line["train_loss"] == epochs_of(one)[2]["train_loss"]
         assert not child.state_file.exists()
     assert all(parent.state_file.is_file() for parent in parents)
 
