@@ -113,7 +113,8 @@ def _take_over(setup: Setup, member: Member, file: Path) -> Mapping[str, Any]:
         generators = state.get_tensor("generators")
         # The processes may be others now, and a GPU's generator is not a CPU's.
         if generators.shape == (setup.accelerator.num_processes, len(member.generator.get_state())):
-            member.generator.set_state(generators[setup.accelerator.process_index])
+            # A copy, since set_state reads where a tensor's memory begins, not where the part of it does.
+            member.generator.set_state(generators[setup.accelerator.process_index].clone())
         standing: Mapping[str, Any] = json.loads(state.metadata()["standing"])
     return standing
 

@@ -120,9 +120,8 @@ def train_pack(setup: Setup, entries: Sequence[Entry], base_score: Path | None) 
     half = len(entries) // 2
     # Who diverged before the trouble has no state of the epochs that its companions have behind them.
     parts = [pack for part in (entries[:half], entries[half:]) for pack in alike(part, list(map(_behind, part)))]
-    return [
-        done for number, part in enumerate(parts) for done in train_pack(setup, part, None if number else base_score)
-    ]
+    bases = [base_score, *(None for _ in parts[1:])]
+    return [done for part, base in zip(parts, bases, strict=True) for done in train_pack(setup, part, base)]
 
 
 def _behind(entry: Entry) -> int:

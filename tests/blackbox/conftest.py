@@ -1,5 +1,6 @@
 """A random LLaMA of 60,000 parameters with a byte-level tokenizer, data, and jobs for the trainer."""
 
+import gc
 import json
 import shutil
 import time
@@ -69,8 +70,16 @@ def small_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.fixture(scope="session")
+def imported() -> None:
+    """Heavy libraries are there, and no gc.collect() of the trainer searches them."""
+    import blackbox.train  # noqa: F401, PLC0415 - heavy
+
+    gc.freeze()
+
+
 @pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def on_cpu(imported: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train in this process on one thread of the CPU: other processes may want the rest."""
     import torch  # noqa: PLC0415 - heavy
 

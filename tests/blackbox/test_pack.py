@@ -1,4 +1,4 @@
-"""Packs: members equal to the last bit of what they are alone, on every kind of model, and what they may come to."""
+"""Packs: a member trains as it would alone, and as plain transformers and PEFT would, whatever its companions do."""
 
 import copy
 import json
@@ -154,8 +154,7 @@ def model_of(tmp_path: Path, small_model: Path) -> Callable[[str], Path]:
     "how",
     [
         {},
-        {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 3},
-        {"per_device_train_batch_size": 4, "gradient_checkpointing": True},
+        {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 3, "gradient_checkpointing": True},
     ],
 )
 def test_a_mixed_packs_members_train_as_alone(how: dict[str, Any], trained: Callable[..., list[Trained]]) -> None:
