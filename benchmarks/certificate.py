@@ -54,6 +54,9 @@ POINTS: list[dict[str, Any]] = [
 """Where nothing is said quickstart's settings hold: cosine, warm-up 0.03, seed 0, q k v o, no dropout."""
 
 
+SHOWN = ("lora_rank", "lora_alpha", "lora_dropout", "learning_rate")
+
+
 @dataclass(frozen=True)
 class Trained:
     """What came of one point."""
@@ -120,7 +123,7 @@ def trainer_loss(setup: Setup, training: Training, base: Any) -> float:
         trainer.train()
     assert trainer.state.global_step == training.steps(len(rows), 1)
     loss = peer.token_loss(model, setup.data.valid, training.per_device_eval_batch_size)
-    detach(model)  # type: ignore[arg-type]
+    detach(model)
     return loss
 
 
@@ -179,11 +182,14 @@ def show(content: Mapping[str, Any]) -> None:
     for point in content["points"]:
         worst = max(point["step_relative"], point["final_relative"])
         case = "equal to the last bit" if point["bits_equal"] else f"within {worst:.0e}"
-        trainer = "dropout" if point["vs_trainer"] is None else f"within {point['vs_trainer']:.0e}"
-        words = ", ".join(f"{name} {value}" for name, value in point["hyperparameters"].items())
-        rows.append([words, point["rows_per_product"], f"{point['eval_loss']['packed']:.4f}", case, trainer])
-    columns = ["point", "fewest rows", "eval_loss", "packed and alone", "packed and Trainer"]
-    report.table(f"{len(rows)} points in one pack, {content['steps']} steps", columns, rows)
+        trainer = "(dropout)" if point["vs_trainer"] is None else f"within {point['vs_trainer']:.0e}"
+        rest = dict(point["hyperparameters"])
+        shown = [rest.pop(name, 0) for name in SHOWN]
+        more = ", ".join(f"{name} {value}" for name, value in rest.items())
+        rows.append(["/".join(map(str, shown)), more, point["rows_per_product"], case, trainer])
+    title = f"{len(rows)} points in one pack, {content['steps']} steps"
+    columns = ["rank/alpha/dropout/rate", "other settings", "fewest rows", "packed and alone", "packed and Trainer"]
+    report.table(title, columns, rows)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -133,7 +133,7 @@ def experiment_in(folder: Path, name: str, epochs: float, resources: Mapping[str
     content["resources"] = {**resources, "gpus_per_job": 0, "keep": "none"}
     folder.mkdir(parents=True)
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml.safe_dump(content, sort_keys=False))  # the order of the space is that of coordinates
     return read_experiment(file)
 
 
@@ -191,7 +191,7 @@ def show(content: Mapping[str, Any], points: Sequence[Point], suffix: str, epoch
     for name, seconds in of("seconds").items():
         share = of("where_time_goes")[name]
         median = statistics.median(seconds)
-        cells = [share[phase] if phase in share else "" for phase in phases]
+        cells = [share.get(phase, "") for phase in phases]
         rows.append([name, median, f"{of('sequential_trainer_s') / median:.2f}x", *cells])
     title = f"{len(points)} points, epochs x {epochs:g}: median seconds of {of('repetitions')}; the first one's phases"
     report.table(title, ["way", "seconds", "speed", *phases], rows)

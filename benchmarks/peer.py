@@ -66,9 +66,7 @@ def arguments(training: Training, out: Path, **more: Any) -> TrainingArguments:
 
 def features(examples: Sequence[Example]) -> Any:
     """Rows as the Trainer takes them."""
-    return [
-        {"input_ids": list(e.tokens), "labels": [IGNORED] * e.start + list(e.tokens[e.start :])} for e in examples
-    ]
+    return [{"input_ids": list(e.tokens), "labels": [IGNORED] * e.start + list(e.tokens[e.start :])} for e in examples]
 
 
 def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
@@ -126,7 +124,7 @@ def token_loss(model: Any, examples: Sequence[Example], micro: int) -> float:
     return total / sum(row.labels for row in examples)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train, evaluate after every epoch, save the adapter; loss and seconds go to FOLDER/peer.json."""
     began = time.time()
     parser = argparse.ArgumentParser("python -m benchmarks.peer", description=__doc__)
@@ -134,7 +132,7 @@ def main() -> None:
     parser.add_argument("hyperparameters", type=json.loads, help="as JSON")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--launched", type=float, default=began, help="when the launcher was started, since 1970")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     settings = read_settings(read_experiment(options.experiment))
     training = settings.training_for(options.hyperparameters)
     folder = find_model(settings.model, settings.base)

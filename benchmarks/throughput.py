@@ -52,7 +52,7 @@ CHECK_SHARE = 0.1
 class Scale:
     """What is measured, and on what."""
 
-    config: Mapping[str, int]
+    config: Mapping[str, Any]
     dtype: torch.dtype
     mean: int
     """Tokens of a row."""
@@ -88,7 +88,8 @@ def base_model(scale: Scale) -> Any:
     """The frozen base model with random weights, made where it will be."""
     torch.manual_seed(0)
     with torch.device(scale.device):
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**scale.config), dtype=scale.dtype)
+        config = LlamaConfig(**scale.config)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=scale.dtype)  # type: ignore[no-untyped-call]
     return model.requires_grad_(False).eval()
 
 
@@ -201,7 +202,7 @@ class Clock(TrainerCallback):
         self.marked = marked
         self.marks: list[float] = []
 
-    def on_step_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step in self.marked:
             self.marks.append(now(self.scale))
 
@@ -227,7 +228,7 @@ def trainer(scale: Scale, base: Any, rows: list[Example], training: Training, ma
     peak = peak_gib()
     norm = next(entry["grad_norm"] for entry in run.state.log_history if "grad_norm" in entry)
     losses = torch.stack(run.losses).tolist()
-    detach(model)  # type: ignore[arg-type]
+    detach(model)
     del run, model
     forget()
     return Steps([*clock.marks, end], losses, float(norm), peak)
