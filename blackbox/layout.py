@@ -1,6 +1,6 @@
 """Rows of several members side by side in one forward pass, without padding where the model can take them so."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
@@ -11,6 +11,11 @@ from torch import Tensor
 from blackbox.data import Example
 
 Span = tuple[int, int]
+
+ALIGNED = 16
+"""Flat, each member has a multiple of so many tokens, of all and of those that the last layer ends with. The end of an
+array is computed by other instructions than its middle, with other last bits: so every member's part has the same end.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Layout:
     """(labels,) what they should predict."""
     labels: tuple[Span, ...]
     """Each member's part of `learnt`."""
+    last: Tensor
+    """(some,) the tokens of which the last layer's end is computed, flat: `learnt` and a few others."""
+    last_members: tuple[Span, ...]
+    """Each member's part of `last`."""
 
     @cached_property
     def positions(self) -> Tensor:
@@ -69,28 +78,49 @@ class Layout:
 
 def lay_out(examples: Sequence[Example], members: Sequence[Sequence[int]], device: torch.device, flat: bool) -> Layout:
     """The rows of each member in one pass. A pass without any row holds two tokens without a label."""
-    rows = [examples[row] for row in chain.from_iterable(members)]
-    tokens = [row.tokens for row in rows] or [(0, 0)]
-    lengths = [len(row) for row in tokens]
-    longest = max(lengths)
-    begins = [0, *accumulate(lengths)] if flat else range(0, longest * (len(lengths) + 1), longest)
+    rows = [[examples[row] for row in mine] for mine in members]
+    tokens = [[list(row.tokens) for row in mine] or [[0, 0]] for mine in rows]
     if flat:
-        ids = torch.tensor(list(chain.from_iterable(tokens)))[None]
+        for mine in tokens:
+            mine[-1] += [0] * (-sum(map(len, mine)) % ALIGNED)  # behind a row's end, where nothing is learnt
+    lengths = [len(row) for row in chain.from_iterable(tokens)]
+    longest = max(lengths)
+    if flat:
+        ids = torch.tensor([token for mine in tokens for row in mine for token in row])[None]
+        begins = [0, *accumulate(lengths)]
     else:
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens])
-    learnt = [torch.arange(at + row.first - 1, at + len(row.tokens) - 1) for at, row in zip(begins, rows, strict=False)]
-    targets = [row.tokens[row.first :] for row in rows]
-    ends = [0, *accumulate(map(len, members))] if rows else [0, 1]
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for mine in tokens for row in mine])
+        begins = list(range(0, longest * (len(lengths) + 1), longest))
+    ends = [0, *accumulate(map(len, tokens))]
+    spans = tuple(pairwise(begins[end] for end in ends))
+    learnt = [
+        [at + place for at, row in zip(begins[first:end], mine, strict=False) for place in _learnt(row)]
+        for (first, end), mine in zip(pairwise(ends), rows, strict=True)
+    ]
+    last = [_aligned(mine, span) for mine, span in zip(learnt, spans, strict=True)]
+    targets = [token for mine in rows for row in mine for token in row.tokens[row.first :]]
     return Layout(
         ids.to(device),
         tuple(lengths),
-        tuple(pairwise(begins[end] for end in ends)),
-        torch.cat([torch.zeros(0, dtype=torch.long), *learnt]).to(device),
-        torch.tensor(list(chain.from_iterable(targets)), dtype=torch.long, device=device),
-        tuple(pairwise(_label_ends(rows, ends))),
+        spans,
+        _join(learnt, device),
+        torch.tensor(targets, dtype=torch.long, device=device),
+        tuple(pairwise([0, *accumulate(map(len, learnt))])),
+        _join(last, device),
+        tuple(pairwise([0, *accumulate(map(len, last))])),
     )
 
 
-def _label_ends(rows: Sequence[Example], ends: Sequence[int]) -> Iterator[int]:
-    counts = [0, *accumulate(row.labels for row in rows)]
-    return (counts[min(end, len(rows))] for end in ends)
+def _learnt(row: Example) -> range:
+    """From where in a row its labelled tokens are predicted."""
+    return range(row.first - 1, len(row.tokens) - 1)
+
+
+def _aligned(learnt: Sequence[int], span: Span) -> list[int]:
+    """These tokens of a member, and as many others as make them a multiple of ALIGNED."""
+    others = sorted(set(range(*span)) - set(learnt))
+    return sorted([*learnt, *others[: -len(learnt) % ALIGNED]])
+
+
+def _join(parts: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    return torch.tensor(list(chain.from_iterable(parts)), dtype=torch.long, device=device)

@@ -77,9 +77,10 @@ class Pack:
 
         `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
         """
-        self._learnt = layout.learnt
+        self._learnt, self._last = layout.learnt, layout.last
         self._all_spans = self._spans = list(zip(names, layout.members, layout.real, strict=False))
         self._label_spans = [(name, span, None) for name, span in zip(names, layout.labels, strict=False)]
+        self._last_spans = [(name, span, None) for name, span in zip(names, layout.last_members, strict=False)]
         extra = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
         logits: Tensor = self.model(input_ids=layout.ids, use_cache=False, **extra).logits[0]
         return logits.float()
@@ -127,13 +128,13 @@ class Pack:
 
     def _enter_last(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
         """After the last attention a token without a label matters no more: its `mlp` is not computed."""
-        self._spans = self._label_spans
+        self._spans = self._last_spans
         self._shape = arguments[0].shape
-        return (arguments[0].index_select(1, self._learnt),)
+        return (arguments[0].index_select(1, self._last),)
 
     def _leave_last(self, _: Module, __: tuple[Tensor], result: Tensor) -> Tensor:
         self._spans = self._all_spans
-        return result.new_zeros(self._shape).index_copy(1, self._learnt, result)
+        return result.new_zeros(self._shape).index_copy(1, self._last, result)
 
 
 class _Product(NamedTuple):

@@ -10,23 +10,31 @@ EXAMPLES = [Example((1, 2, 3), 2), Example((4, 5, 6, 7, 8), 0), Example((9, 10),
 CPU = torch.device("cpu")
 
 
-def test_flat_rows_lie_side_by_side() -> None:
+def test_flat_rows_lie_side_by_side_and_members_are_aligned() -> None:
     layout = lay_out(EXAMPLES, [[1, 0], [2, 2]], CPU, flat=True)
-    assert layout.ids.tolist() == [[4, 5, 6, 7, 8, 1, 2, 3, 9, 10, 9, 10]]
-    assert layout.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 0, 1]]
-    assert layout.bounds.tolist() == [0, 5, 8, 10, 12]
-    assert layout.members == ((0, 8), (8, 12))
-    assert layout.learnt.tolist() == [0, 1, 2, 3, 6, 8, 10]
+    assert layout.ids.tolist() == [[4, 5, 6, 7, 8, 1, 2, 3, *[0] * 8, 9, 10, 9, 10, *[0] * 12]]
+    assert layout.positions.tolist() == [[*range(5), *range(11), 0, 1, *range(14)]]
+    assert layout.bounds.tolist() == [0, 5, 16, 18, 32]
+    assert layout.members == ((0, 16), (16, 32))
+    assert layout.learnt.tolist() == [0, 1, 2, 3, 6, 16, 18]
     assert layout.targets.tolist() == [5, 6, 7, 8, 3, 10, 10]
     assert layout.labels == ((0, 5), (5, 7))
+    assert layout.last_members == ((0, 16), (16, 32))
+    assert layout.last.tolist() == list(range(32))
+
+
+def test_the_last_layer_ends_with_few_tokens() -> None:
+    layout = lay_out([Example(tuple(range(60)), 40)], [[0], [0]], CPU, flat=True)
+    assert layout.members == ((0, 64), (64, 128)) and layout.last_members == ((0, 32), (32, 64))
+    assert layout.last.tolist() == [*range(12), *range(39, 59), *range(64, 76), *range(103, 123)]
 
 
 def test_padding_repeats_a_rows_own_last_token() -> None:
     """0 x NaN is NaN: a row must not be padded with what another member's row holds."""
-    layout = lay_out(EXAMPLES, [[1], [2]], CPU, flat=True)
+    layout = lay_out(EXAMPLES, [[1, 2], [2]], CPU, flat=True)
     tokens, real = layout.padding
-    assert tokens.view(2, 5).tolist() == [[0, 1, 2, 3, 4], [5, 6, 6, 6, 6]]
-    assert tokens[real].tolist() == list(range(7))
+    assert tokens.view(3, 16).tolist() == [[*range(5), *[4] * 11], [*range(5, 16), *[15] * 5], [*range(16, 32)]]
+    assert tokens[real].tolist() == list(range(32))
 
 
 def test_padded_rows_have_the_same_labels() -> None:
@@ -41,5 +49,5 @@ def test_padded_rows_have_the_same_labels() -> None:
 @pytest.mark.parametrize("flat", [True, False])
 def test_a_pass_without_rows_has_no_labels(flat: bool) -> None:
     layout = lay_out(EXAMPLES, [[]], CPU, flat)
-    assert layout.members == ((0, 2),) and layout.labels == ((0, 0),)
-    assert layout.ids.numel() == 2 and len(layout.learnt) == len(layout.targets) == 0
+    assert layout.members == ((0, 16 if flat else 2),) and layout.labels == ((0, 0),)
+    assert len(layout.learnt) == len(layout.targets) == 0
