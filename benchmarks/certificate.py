@@ -44,14 +44,18 @@ POINTS: list[dict[str, Any]] = [
     {"lora_rank": 64, "lora_alpha": 32, "learning_rate": 3e-4, "lr_scheduler_type": "linear", "warmup_steps": 5,
      "weight_decay": 0.1},
     {"lora_rank": 16, "lora_alpha": 64, "lora_dropout": 0.05, "learning_rate": 1e-3, "use_rslora": True},
-    {"lora_rank": 4, "lora_alpha": 8, "learning_rate": 1e-2, "lr_scheduler_type": "constant_with_warmup",
+    {"lora_rank": 4, "lora_alpha": 8, "learning_rate": 1e-3, "lr_scheduler_type": "constant_with_warmup",
      "max_grad_norm": 0.3, "label_smoothing_factor": 0.1},
     {"lora_rank": 32, "lora_alpha": 1, "lora_dropout": 0.2, "learning_rate": 1e-2, "target_modules": "q_proj v_proj"},
     {"lora_rank": 8, "lora_alpha": 8, "learning_rate": 1e-3, "target_modules": "all-linear", "max_grad_norm": 0},
     {"lora_rank": 16, "lora_alpha": 32, "learning_rate": 1e-3, "lr_scheduler_type": "polynomial", "warmup_steps": 0},
     {"lora_rank": 4, "lora_alpha": 16, "lora_dropout": 0.05, "learning_rate": 1e-4, "adam_beta2": 0.95, "seed": 2},
 ]  # fmt: skip
-"""Where nothing is said quickstart's settings hold: cosine, warm-up 0.03, seed 0, q k v o, no dropout."""
+"""Where nothing is said quickstart's settings hold: cosine, warm-up 0.03, seed 0, q k v o, no dropout.
+
+No rate is so high that the training itself is chaotic: the fifth at 0.01 and without decay ends 5 % off when a single
+weight starts one unit in the last place off, whoever trains it. Such a point can be held to equal bits alone.
+"""
 
 
 SHOWN = ("lora_rank", "lora_alpha", "lora_dropout", "learning_rate")
