@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from blackbox.layout import Layout
+from blackbox.layout import Layout, Padding
 
 NAME = "rows_side_by_side"
 """Under this name transformers finds it."""
@@ -35,19 +35,31 @@ def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
         options = {"scale": scaling, "window_size": (window - 1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
         return varlen_attn(q, k, v, layout.bounds, layout.bounds, longest, longest, **options)[None], None
 
+    sizes = [end - first for first, end in layout.members]
+    parts = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), layout.padding, strict=True)
+    return torch.cat([_padded_attention(*part, scaling, sliding_window) for part in parts], dim=1), None
+
+
+def _padded_attention(
+    query: Tensor, key: Tensor, value: Tensor, padding: Padding, scaling: float, window: int | None
+) -> Tensor:
+    """The same for one member, by torch's attention over its rows padded to the longest."""
+    rows, tokens, real = padding
+    longest = len(tokens) // rows
+
     def padded(part: Tensor) -> Tensor:
         _, heads, _, width = part.shape
-        rows = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), *layout.padding)
-        return rows.view(len(layout.lengths), -1, heads, width).transpose(1, 2)
+        flat = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), tokens, real)
+        return flat.view(rows, longest, heads, width).transpose(1, 2)
 
     band = None
-    if window < longest:
+    if window is not None and window < longest:
         band = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril().triu(1 - window)
     result = scaled_dot_product_attention(
         padded(query), padded(key), padded(value), band, is_causal=band is None, scale=scaling, enable_gqa=True
     )
-    rows = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), *layout.padding)
-    return rows.view(1, -1, query.shape[1], query.shape[3]), None
+    flat = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), tokens, real)
+    return flat.view(1, -1, query.shape[1], query.shape[3])
 
 
 class _Pad(torch.autograd.Function):

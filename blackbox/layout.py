@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,16 @@ ALIGNED = 16
 """Flat, each member has a multiple of so many tokens, of all and of those that the last layer ends with. The end of an
 array is computed by other instructions than its middle, with other last bits: so every member's part has the same end.
 """
+
+
+class Padding(NamedTuple):
+    """How a member's rows are padded to its longest, each with its own last token."""
+
+    rows: int
+    tokens: Tensor
+    """(rows x longest,) which of the member's tokens stands where."""
+    real: Tensor
+    """(tokens,) the way back."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +75,18 @@ class Layout:
         return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32, device=self.ids.device)
 
     @cached_property
-    def padding(self) -> tuple[Tensor, Tensor]:
-        """(rows x longest,) which token stands where when the rows are padded, and (tokens,) the way back.
+    def padding(self) -> tuple[Padding, ...]:
+        """Of each member by itself, so that its companions do not matter."""
+        bounds = [0, *accumulate(self.lengths)]
+        places = [[bounds.index(first), bounds.index(end)] for first, end in self.members]
+        return tuple(_padding(self.lengths[first:end], self.ids.device) for first, end in places)
 
-        A row is padded with its own last token: 0 x NaN is NaN, and another member may have come to that.
-        """
-        lengths = torch.tensor(self.lengths)
-        places = torch.arange(max(self.lengths))
-        real = places < lengths[:, None]
-        tokens = (lengths.cumsum(0) - lengths)[:, None] + torch.minimum(places, lengths[:, None] - 1)
-        return tokens.flatten().to(self.ids.device), real.flatten().nonzero()[:, 0].to(self.ids.device)
+
+def _padding(lengths: Sequence[int], device: torch.device) -> Padding:
+    counts, places = torch.tensor(lengths)[:, None], torch.arange(max(lengths))
+    real = places < counts
+    tokens = counts.cumsum(0) - counts + torch.minimum(places, counts - 1)
+    return Padding(len(lengths), tokens.flatten().to(device), real.flatten().nonzero()[:, 0].to(device))
 
 
 def lay_out(examples: Sequence[Example], members: Sequence[Sequence[int]], device: torch.device, flat: bool) -> Layout:

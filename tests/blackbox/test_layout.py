@@ -29,12 +29,12 @@ def test_the_last_layer_ends_with_few_tokens() -> None:
     assert layout.last.tolist() == [*range(12), *range(39, 59), *range(64, 76), *range(103, 123)]
 
 
-def test_padding_repeats_a_rows_own_last_token() -> None:
-    """0 x NaN is NaN: a row must not be padded with what another member's row holds."""
+def test_padding_repeats_a_rows_own_last_token_and_knows_no_companions() -> None:
     layout = lay_out(EXAMPLES, [[1, 2], [2]], CPU, flat=True)
-    tokens, real = layout.padding
-    assert tokens.view(3, 16).tolist() == [[*range(5), *[4] * 11], [*range(5, 16), *[15] * 5], [*range(16, 32)]]
-    assert tokens[real].tolist() == list(range(32))
+    (rows, tokens, real), (_, other_tokens, _) = layout.padding
+    assert rows == 2
+    assert tokens.view(2, 11).tolist() == [[*range(5), *[4] * 6], [*range(5, 16)]]
+    assert tokens[real].tolist() == list(range(16)) == other_tokens.tolist()
 
 
 def test_padded_rows_have_the_same_labels() -> None:
