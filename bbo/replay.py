@@ -1,25 +1,20 @@
 """Replay: a fresh NOMAD is led through the record, and held against it at every call of the blackbox.
 
-A *session* is one start of NOMAD on a run. Its calls meet the recorded asks at a cursor, get the recorded answers and
-go on live where the record ends. A blackbox that died is noticed by what NOMAD itself noted in its history file: NOMAD
-takes an unanswered point for a failed one, and everything it proposes from then on would be wrong.
+The calls of a session meet the recorded asks at a cursor, get the recorded answers and go on live where the record
+ends. A blackbox that died is noticed by what NOMAD itself noted in its history file: NOMAD takes an unanswered point
+for a failed one, and everything it proposes from then on would be wrong. What agreed at one call is not read again at
+the next: NOMAD only appends to its history, and so do we to the log.
 """
 
-import json
-import os
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from bbo.index import Index, Recorded
 from bbo.points import DECLINED, format_answer
 from bbo.run import Run
-from bbo.runlog import Answer, Ask, RunLog
+from bbo.runlog import Answer
+from bbo.session import Session
 from bbo.space import Point
-from bbo.store import Store, write_json
-
-ENVIRONMENT = "BBO_SESSION"
-"""The session that a driven blackbox belongs to."""
 
 
 class Diverged(Exception):
@@ -30,78 +25,49 @@ class Unanswered(Exception):
     """NOMAD does not know an answer that the record has: what it believes is wrong, replay it."""
 
 
-class Superseded(Exception):
-    """Another session was opened since: we are the orphan of a driver that is gone, and must change nothing."""
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a driver tells the blackbox of one start of NOMAD; kept in runs/NAME/session.json."""
-
-    name: str
-    store: str
-    max_bb_eval: int | None
-    in_order: bool
-    """False for a NOMAD with several calls in flight."""
-
-
-def open_session(run: Run, log: RunLog, store: Store, max_bb_eval: int | None, in_order: bool) -> Session:
-    """Begin a session: the cursor starts at the first ask again, calls of older sessions change nothing any more."""
-    session = Session(f"{time.time_ns()}-{os.getpid()}", str(store.root.absolute()), max_bb_eval, in_order)
-    with log.locked():
-        run.history.unlink(missing_ok=True)
-        write_json(run.session_file, asdict(session))
-    return session
-
-
-def read_session(run: Run) -> Session:
-    return Session(**json.loads(run.session_file.read_text()))
-
-
-def take(run: Run, log: RunLog, session: Session, points: Sequence[Point], keys: Sequence[str]) -> list[Ask]:
+def take(run: Run, index: Index, session: Session, points: Sequence[Point], keys: Sequence[str]) -> list[Recorded]:
     """The asks of a block that NOMAD hands over: repeated ones from the record, new ones appended.
 
     Raises Superseded, Unanswered, or Diverged when the record says otherwise.
     """
-    with log.locked():
-        if read_session(run) != session:
-            raise Superseded(session.name)
-        done = _read_cursor(run, session)
-        if (wrong := misheard(run, log, session)) is not None:
+    with index.locked():
+        if (wrong := misheard(run, index, session)) is not None:
             raise Unanswered(wrong)
-        if session.in_order:
-            recorded = _expected(log, done, points, keys)
-        else:  # calls arrive in any order; NOMAD's own cache asks for no point twice, so a point names its ask
-            by_point = {ask.point: ask for ask in log.driven}
-            recorded = [by_point.get(point) for point in points]
-        new = [i for i, ask in enumerate(recorded) if ask is None]
-        fresh = iter(log.ask([points[i] for i in new], [keys[i] for i in new]) if new else [])
-        asks = [ask or next(fresh) for ask in recorded]
-        write_json(run.cursor_file, {"session": session.name, "done": done + len(points)})
-    return asks
+        # Where calls arrive in any order, a point names its ask: NOMAD's own cache asks for no point twice.
+        recorded = _expected(index, points, keys) if session.in_order else [index.of(point) for point in points]
+        new, places = [i for i, known in enumerate(recorded) if known is None], index.places()
+        asks = index.ask([points[i] for i in new], [keys[i] for i in new]) if new else []
+        fresh = (Recorded(ask, place, None) for place, ask in enumerate(asks, start=places))
+        index.state.done += len(points)
+        return [known or next(fresh) for known in recorded]
 
 
-def misheard(run: Run, log: RunLog, session: Session) -> str | None:
-    """In what NOMAD's own notes differ from what this session was told; None when they agree."""
-    taken = log.driven[: _read_cursor(run, session)]
-    noted = list(_noted(run.history, len(taken[0].point) if taken else 0))
-    if session.in_order and any(ask.number not in log.answers for ask in taken):
+def misheard(run: Run, index: Index, session: Session) -> str | None:
+    """In what NOMAD's own notes differ from what this session was told; None when they agree.
+
+    Call it under `index.locked`; what agrees is remembered.
+    """
+    state, first = index.state, index.at(0, 1)
+    lines, end = _noted(run.history, state.history)
+    noted = [line.split()[len(first[0].ask.point) if first else 0 :] for line in lines]
+    taken = index.at(state.heard, state.done - state.heard) if session.in_order else []
+    if any(each.answer is None for each in taken):
         return "a call of the blackbox died before it answered"
     if any(not words for words in noted):
         return "a call of the blackbox died before NOMAD read its answer"
-    if not session.in_order:
-        return None
-    if len(noted) != len(taken):
-        return f"NOMAD noted {len(noted)} evaluations, the blackbox answered {len(taken)}"
-    for ask, words in zip(taken, noted, strict=True):
-        if words != _told(log.answers[ask.number], len(words)):
-            return f"NOMAD noted {' '.join(words)} for evaluation {ask.number}"
+    if session.in_order and len(noted) != len(taken):
+        return f"NOMAD noted {state.heard + len(noted)} evaluations, the blackbox answered {state.done}"
+    for each, words in zip(taken, noted, strict=False):
+        assert each.answer is not None
+        if words != _told(each.answer, len(words)):
+            return f"NOMAD noted {' '.join(words)} for evaluation {each.ask.number}"
+    state.heard, state.history = state.done, end
     return None
 
 
-def _expected(log: RunLog, done: int, points: Sequence[Point], keys: Sequence[str]) -> list[Ask | None]:
-    recorded = log.driven[done : done + len(points)]
-    for ask, point, key in zip(recorded, points, keys, strict=False):
+def _expected(index: Index, points: Sequence[Point], keys: Sequence[str]) -> list[Recorded | None]:
+    recorded = index.at(index.state.done, len(points))
+    for ask, point, key in zip((known.ask for known in recorded), points, keys, strict=False):
         if ask.point != point:
             raise Diverged(f"evaluation {ask.number} was at {ask.point} in the record, now {point} is asked for")
         if ask.key != key:
@@ -112,24 +78,16 @@ def _expected(log: RunLog, done: int, points: Sequence[Point], keys: Sequence[st
     return [*recorded, *[None] * (len(points) - len(recorded))]
 
 
-def _noted(history: Path, dimension: int) -> Iterator[list[str]]:
-    """The words NOMAD read for each evaluation: none where the blackbox gave no answer."""
+def _noted(history: Path, start: int) -> tuple[list[str], int]:
+    """NOMAD's lines from byte `start` on, and where they end; after its point each has the words that NOMAD read."""
     try:
-        lines = history.read_text().splitlines()
+        with history.open("rb") as file:
+            file.seek(start)
+            whole, newline, _ = file.read().rpartition(b"\n")
     except FileNotFoundError:
-        return
-    for line in lines:
-        yield line.split()[dimension:]
+        return [], start
+    return whole.decode().splitlines(), start + len(whole) + len(newline)
 
 
 def _told(answer: Answer, count: int) -> list[str]:
     return [DECLINED] * count if answer.values is None else format_answer(answer.values, len(answer.values)).split()
-
-
-def _read_cursor(run: Run, session: Session) -> int:
-    """How many asks of this session were taken before; the cursor of another session counts for nothing."""
-    try:
-        cursor = json.loads(run.cursor_file.read_text())
-    except FileNotFoundError:
-        return 0
-    return int(cursor["done"]) if cursor["session"] == session.name else 0

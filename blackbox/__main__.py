@@ -12,11 +12,13 @@ from typing import Literal
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment, read_experiment
+from bbo.index import Index
 from bbo.points import format_answer, read_points
-from bbo.replay import ENVIRONMENT as SESSION
-from bbo.replay import Diverged, Superseded, Unanswered, read_session, take
+from bbo.replay import Diverged, Unanswered, take
 from bbo.run import ENVIRONMENT, Run, find_run
-from bbo.runlog import Answer, Ask, RunLog, Stop
+from bbo.runlog import Answer, Ask, Stop
+from bbo.session import ENVIRONMENT as SESSION
+from bbo.session import Superseded, read_session
 from bbo.space import Point
 from bbo.store import Result, Store
 from blackbox.block import Blackbox, Candidate, Source
@@ -60,10 +62,10 @@ def _native(experiment: Experiment, points: list[Point]) -> str:
     run = find_run(experiment.name)
     blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
     candidates = _candidates(blackbox, points)
-    log = run.log()
-    with log.locked():
-        asks = log.ask(points, [c.key for c in candidates], native=True)
-    return _answer(log, blackbox, asks, candidates, owns_store=True)
+    index = Index(run, None)
+    with index.locked():
+        asks = index.ask(points, [c.key for c in candidates], native=True)
+    return _answer(index, blackbox, asks, {}, candidates, owns_store=True)
 
 
 def _driven(run: Run, experiment: Experiment, points: list[Point]) -> str:
@@ -74,27 +76,30 @@ def _driven(run: Run, experiment: Experiment, points: list[Point]) -> str:
     store = Store(Path(session.store))
     blackbox = Blackbox(experiment, store, run.preflight_file)
     candidates = _candidates(blackbox, points)
-    log = run.log()
-    asks = take(run, log, session, points, [c.key for c in candidates])
-    position = {ask.number: index for index, ask in enumerate(log.driven)}
+    index = Index(run, session)
+    recorded = take(run, index, session, points, [c.key for c in candidates])
     budget = session.max_bb_eval
-    within = [ask if budget is None or position[ask.number] < budget else None for ask in asks]
-    for ask in asks:
-        if ask not in within and ask.number not in log.answers:
-            log.answer(Answer(ask.number, None, "declined", time.time()))
-    return _answer(log, blackbox, within, candidates, owns_store=store.root == run.evals.absolute())
+    within = [known.ask if budget is None or known.place < budget else None for known in recorded]
+    for known in recorded:
+        if known.ask not in within and known.answer is None:
+            index.answer(Answer(known.ask.number, None, "declined", time.time()))
+    answered = {a.number: a.values for known in recorded if (a := known.answer) and a.values}
+    return _answer(index, blackbox, within, answered, candidates, owns_store=store.root == run.evals.absolute())
 
 
 def _answer(
-    log: RunLog,
+    index: Index,
     blackbox: Blackbox,
     asks: Sequence[Ask | None],
+    answered: dict[int, tuple[float, ...]],
     candidates: Sequence[Candidate],
     owns_store: bool,
 ) -> str:
-    """Get every asked-for candidate's values, log them as they come in; one line per point. None is declined."""
+    """Get every asked-for candidate's values, log them as they come in; one line per point. None is declined.
+
+    `answered` has the values of asks that the record answers.
+    """
     outputs = blackbox.experiment.outputs
-    answered = {a.number: a.values for ask in asks if ask and (a := log.answers.get(ask.number)) and a.values}
     todo = [c for c, ask in zip(candidates, asks, strict=True) if ask is not None and ask.number not in answered]
 
     def told(candidate: Candidate, result: Result, source: Source) -> None:
@@ -105,10 +110,10 @@ def _answer(
         for ask in asks:
             if ask is not None and ask.key == candidate.key and ask.number not in answered:
                 answered[ask.number] = values
-                log.answer(Answer(ask.number, values, source, time.time(), result.job, result.reason))
+                index.answer(Answer(ask.number, values, source, time.time(), result.job, result.reason))
 
     blackbox.evaluate(todo, told)
-    prune(log, blackbox.store, blackbox.experiment, owns_store)
+    prune(index, blackbox.store, blackbox.experiment, owns_store)
     lines = [format_answer(answered[ask.number] if ask else None, len(outputs)) for ask in asks]
     return "\n".join(lines) + "\n"
 
