@@ -68,6 +68,8 @@ class Index(Log):
         self.session = session
         self._file = run.native_index_file if session is None else run.index_file
         self._name = "native" if session is None else session.name
+        # No session outlives a crash of the machine, the one thing that flushing is for.
+        self._flushing = f"PRAGMA synchronous = {'FULL' if session is None else 'OFF'}"
 
     def at(self, place: int, count: int) -> list[Recorded]:
         """Up to `count` of the driver's asks from this place on."""
@@ -96,10 +98,9 @@ class Index(Log):
         if self.session is not None and read_session(self.run) != self.session:
             raise Superseded(self._name)
         try:
-            self._open()
-            if self.session is not None:
-                # A crash of the machine, which alone needs flushing, ends the session, and the next one begins anew.
-                self._db.execute("PRAGMA synchronous = OFF")
+            if not self._fits():
+                self._begin()
+            self._offset = self.state.log
             with closing(self._db), self._db:
                 yield
                 self.state.log = self._offset
@@ -107,24 +108,24 @@ class Index(Log):
         except sqlite3.Error as error:
             raise MachineError(f"{self._file}: {error}") from None
 
-    def _open(self) -> None:
+    def _fits(self) -> bool:
+        """Whether the file is this session's and says nothing that the log does not."""
         self._db = sqlite3.connect(self._file)
         try:
+            self._db.execute(self._flushing)
             (content,) = self._db.execute("SELECT content FROM state").fetchone()
             self.state = State(**json.loads(content))
-            fits = self.state.session == self._name and self.state.log <= self.path.stat().st_size
         except (sqlite3.DatabaseError, TypeError, ValueError):
-            fits = False
-        if not fits:
-            self._begin()
-        self._offset = self.state.log
+            return False
+        return self.state.session == self._name and self.state.log <= self.path.stat().st_size
 
     def _begin(self) -> None:
         """An empty index; the next `refresh` fills it."""
         self._db.close()
         self._file.unlink(missing_ok=True)
-        self._file.with_name(f"{self._file.name}-journal").unlink(missing_ok=True)  # SQLite's own; last, or it is lost
+        self._file.with_name(f"{self._file.name}-journal").unlink(missing_ok=True)  # SQLite undoes a part with it
         self._db = sqlite3.connect(self._file)
+        self._db.execute(self._flushing)
         self._db.executescript(TABLES)
         self.state = State(self._name)
 

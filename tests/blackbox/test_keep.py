@@ -1,0 +1,49 @@
+"""`resources.keep`: the best adapters stay, judged one answer at a time or all at once."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from bbo.experiment import read_experiment
+from bbo.index import Index
+from bbo.run import Run
+from bbo.runlog import Answer
+from bbo.session import open_session
+from bbo.store import Store
+from blackbox.keep import prune
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("often", [True, False], ids=["after each", "at the end"])
+def test_the_best_three_stay(tmp_path: Path, often: bool) -> None:
+    experiment = read_experiment(ROOT / "params" / "toy.yaml")
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    draw = random.Random(0)
+    losses = {f"k{number}": draw.random() for number in range(12)}
+    for number, (key, loss) in enumerate(losses.items(), start=1):
+        if number % 5 == 1:  # a new session has to find out again
+            index = Index(run, open_session(run, run.log(), store, None, in_order=True))
+        store.evaluation(key).adapter.mkdir(parents=True)
+        with index.locked():
+            index.ask([(float(number),)], [key])
+        index.answer(Answer(number, (loss, 0.0), "trained", 0.0))
+        if often:
+            prune(index, store, experiment, owns_store=True)
+    prune(index, store, experiment, owns_store=True)
+    left = [key for key in losses if store.evaluation(key).adapter.is_dir()]
+    assert sorted(left) == sorted(sorted(losses, key=lambda key: losses[key])[:3])
+
+
+def test_in_a_shared_store_what_others_trained_stays(tmp_path: Path) -> None:
+    experiment = read_experiment(ROOT / "params" / "toy.yaml")
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    index = Index(run, None)
+    for number in range(1, 9):
+        store.evaluation(f"k{number}").adapter.mkdir(parents=True)
+        with index.locked():
+            index.ask([(float(number),)], [f"k{number}"], native=True)
+        source = "store" if number > 4 else "trained"
+        index.answer(Answer(number, (float(number), 0.0), source, 0.0))
+        prune(index, store, experiment, owns_store=False)
+    assert [number for number in range(1, 9) if not store.evaluation(f"k{number}").adapter.is_dir()] == [4]
