@@ -47,3 +47,18 @@ def test_in_a_shared_store_what_others_trained_stays(tmp_path: Path) -> None:
         index.answer(Answer(number, (float(number), 0.0), source, 0.0))
         prune(index, store, experiment, owns_store=False)
     assert [number for number in range(1, 9) if not store.evaluation(f"k{number}").adapter.is_dir()] == [4]
+
+
+def test_what_was_forgotten_holds_no_place(tmp_path: Path) -> None:
+    experiment = read_experiment(ROOT / "params" / "toy.yaml")
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    index = Index(run, None)
+    for number in (1, 2, 3):
+        with index.locked():
+            index.ask([(float(number),)], [f"k{number}"], native=True)
+        index.answer(Answer(number, (4.0 - number, 0.0), "trained", 0.0))
+    prune(index, store, experiment, owns_store=True)
+    assert list(index.state.kept) == ["k3", "k2", "k1"]
+    run.log().forget(2)
+    prune(index, store, experiment, owns_store=True)
+    assert list(index.state.kept) == ["k1"]
