@@ -15,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,6 +43,8 @@ YAML = Path(__file__).parent.parent / "params" / "toy.yaml"
 
 KINDS = {
     "new": "a new evaluation, recorded",
+    "flushing": "    of it: flushing to disk (fsync)",
+    "rest": "    the rest",
     "stored": "a new ask, answered from the store",
     "replayed": "a recorded ask, answered from the log",
     "first": "the first call of a session, which makes the index (once)",
@@ -57,6 +58,9 @@ class Filled:
     """A run folder and a store with `count` evaluations, and `extra` more that only the store knows."""
 
     def __init__(self, folder: Path, count: int, extra: int) -> None:
+        self.count = count
+        self.taken = 0
+        self.seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
         self.run = Run(folder)
         self.store = Store(self.run.evals)
         self.experiment = read_experiment(YAML)
@@ -82,18 +86,26 @@ class Filled:
             take(self.run, Index(self.run, session), session, taken, [self._key(point) for point in taken])
         with self.run.history.open("a") as history:
             history.writelines(f"{format_point(point)} {self._heard[point]}\n" for point in taken)
-        os.environ[SESSION] = session.name
+        self._session, self.taken = session.name, done
 
     def call(self, point: Point, ask: Callable[[Path], str]) -> float:
         """Seconds of one call of the blackbox; afterwards NOMAD has noted what it was told."""
         file = self.run.folder / "point.txt"
         file.write_text(format_point(point) + "\n")
+        os.environ[SESSION] = self._session
         began = time.perf_counter()
         line = ask(file)
         seconds = time.perf_counter() - began
         with self.run.history.open("a") as history:
             history.write(f"{format_point(point)} {line}")
         return seconds
+
+    def time(self, kind: str, point: Point, ask: Callable[[Path], str]) -> None:
+        self.seconds[kind].append(self.call(point, ask))
+
+    def medians(self) -> dict[str, float]:
+        """Milliseconds of each kind; the one that this count has no room for is left out."""
+        return {kind: 1000 * statistics.median(seconds) for kind, seconds in self.seconds.items() if seconds}
 
     def in_process(self, point_file: Path) -> str:
         return blackbox._run(str(self.run.folder), YAML, point_file)
@@ -126,33 +138,57 @@ class Filled:
         return point
 
 
-def measure(folder: Path, count: int, calls: int) -> dict[str, Any]:
-    """Median milliseconds of each kind with `count` stored evaluations; and the share of flushing to disk."""
-    filled = Filled(folder, count, calls)
-    replayed = min(calls, count // 2)
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    flushes: list[float] = []
+def measure(folder: Path, counts: Sequence[int], calls: int) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each kind, by number of stored evaluations.
 
-    for _ in range(3):
-        filled.session(0)
-        seconds["first"].append(filled.call(filled.points[0], filled.in_process))
-    filled.session(count - replayed - 1)
-    filled.call(filled.points[count - replayed - 1], filled.in_process)  # the one that checks all that was taken
-    for point in filled.points[count - replayed :]:
-        seconds["replayed"].append(filled.call(point, filled.in_process))
-    for point in filled.stored:
-        seconds["stored"].append(filled.call(point, filled.in_process))
-    poll = _driver(filled)
+    The counts take turns at every call, so that what else the machine does disturbs them alike.
+    """
+    every = [Filled(folder / str(count), count, calls) for count in counts]
+    _replay(every, calls)
+    for turn in range(calls):
+        for filled in every:
+            filled.time("stored", filled.stored[turn], filled.in_process)
+    polls = [_driver(filled) for filled in every]
     for _ in range(calls):
-        with _timed_flushes() as flushed:
-            seconds["new"].append(filled.call(filled.point(), filled.in_process))
-        flushes.append(sum(flushed))
-        seconds["poll_new"].append(poll())
-        seconds["poll"].append(poll())
+        for filled, poll in zip(every, polls, strict=True):
+            _evaluate(filled)
+            filled.seconds["poll_new"].append(poll())
+            filled.seconds["poll"].append(poll())
     for _ in range(min(calls, 5)):
-        seconds["process"].append(filled.call(filled.point(), filled.as_process))
-    medians = {kind: 1000 * statistics.median(times) for kind, times in seconds.items()}
-    return {**medians, "flushing": 1000 * statistics.median(flushes), "flushes": len(flushed)}
+        for filled in every:
+            filled.time("process", filled.point(), filled.as_process)
+    return {str(filled.count): filled.medians() for filled in every}
+
+
+def _replay(every: Sequence[Filled], calls: int) -> None:
+    """First calls of sessions, and the last recorded asks of one."""
+    for _ in range(3):
+        for filled in every:
+            filled.session(0)
+            filled.time("first", filled.points[0], filled.in_process)
+    for filled in every:
+        filled.session(filled.count - min(calls, filled.count // 2) - 1)
+        filled.call(filled.points[filled.taken], filled.in_process)  # the one that checks all that was taken
+    for turn in range(calls):
+        for filled in every:
+            if (place := filled.taken + 1 + turn) < filled.count:
+                filled.time("replayed", filled.points[place], filled.in_process)
+
+
+def _evaluate(filled: Filled) -> None:
+    """A new evaluation, with and without the time of flushing to disk."""
+    flushed: list[float] = []
+    fsync = os.fsync
+
+    def timed(file: Any) -> None:
+        began = time.perf_counter()
+        fsync(file)
+        flushed.append(time.perf_counter() - began)
+
+    with patch("os.fsync", timed):
+        filled.time("new", filled.point(), filled.in_process)
+    filled.seconds["flushing"].append(sum(flushed))
+    filled.seconds["rest"].append(filled.seconds["new"][-1] - sum(flushed))
 
 
 def _driver(filled: Filled) -> Callable[[], float]:
@@ -172,26 +208,12 @@ def _driver(filled: Filled) -> Callable[[], float]:
     return poll
 
 
-@contextmanager
-def _timed_flushes() -> Iterator[list[float]]:
-    flushed: list[float] = []
-    fsync = os.fsync
-
-    def timed(file: Any) -> None:
-        began = time.perf_counter()
-        fsync(file)
-        flushed.append(time.perf_counter() - began)
-
-    with patch("os.fsync", timed):
-        yield flushed
-
-
 def trend(counts: Sequence[int], milliseconds: Sequence[float]) -> str:
     """One line: whether the time grows with the number of evaluations, beyond a quarter and half a millisecond."""
     first, last = milliseconds[0], milliseconds[-1]
     grows = last > 1.25 * first + 0.5
     words = f"from {first:.2f} ms at {counts[0]} to {last:.2f} ms at {counts[-1]} stored evaluations"
-    return f"a new evaluation: {words}: it {'GROWS' if grows else 'does not grow'}"
+    return f"a new evaluation without flushing: {words}: it {'GROWS' if grows else 'does not grow'}"
 
 
 def main() -> None:
@@ -205,21 +227,20 @@ def main() -> None:
     counts = sorted(int(word) for word in options.counts.split(","))
     folder = Path(tempfile.mkdtemp(prefix="overhead-"))
     try:
-        measured = [measure(folder / str(count), count, max(3, options.calls)) for count in counts]
+        measured = measure(folder, counts, max(3, options.calls))
     finally:
         if options.keep:
             print(f"run folders: {folder}")
         else:
             shutil.rmtree(folder)
-    titles = [*KINDS.items(), ("flushing", "of a new evaluation: flushing to disk (fsync)")]
-    rows = [[title, *(each[kind] for each in measured)] for kind, title in titles]
-    report.table("milliseconds per call", ["stored evaluations", *map(str, counts)], rows)
-    line = trend(counts, [each["new"] for each in measured])
+    rows = [[title, *(each.get(kind, "") for each in measured.values())] for kind, title in KINDS.items()]
+    report.table("milliseconds per call", ["stored evaluations", *measured], rows)
+    line = trend(counts, [each["rest"] for each in measured.values()])
     print(line)
     if options.json:
-        new = {str(count): each["new"] for count, each in zip(counts, measured, strict=True)}
-        detail = {str(count): each for count, each in zip(counts, measured, strict=True)}
-        report.write(options.json, {"ms_per_evaluation": new, "ms": detail, "trend": line, "calls": options.calls})
+        new = {count: each["new"] for count, each in measured.items()}
+        content = {"ms_per_evaluation": new, "ms": measured, "trend": line, "calls": options.calls}
+        report.write(options.json, content)
 
 
 if __name__ == "__main__":
