@@ -116,6 +116,7 @@ class Driver:
         parameters = self.run.folder / "parameters.txt"
         own = [f"TMP_DIR {self.run.temporary.absolute()}", "ADD_SEED_TO_FILE_NAMES no"]
         own += [f"HISTORY_FILE {self.run.history.absolute()}"]
+        own += ["DISPLAY_DEGREE 2"]  # the least at which NOMAD says that a blackbox was killed: see bbo/replay.py
         parameters.write_text("\n".join([*own, *self.parameters]) + "\n")
         ours = {LIFELINE: "1", RUN: str(self.run.folder.absolute()), SESSION: session.name}
         with self.run.nomad_log.open("wb") as log:

@@ -48,6 +48,8 @@ class State:
     heard: int = 0
     """Of those, the asks that NOMAD's history was seen to agree with, and the bytes of the history up to there."""
     history: int = 0
+    said: int = 0
+    """Bytes of NOMAD's log that were read."""
     ranked: int = 0
     """Answers that the choice of adapters to keep has seen, and the rank of each kept key."""
     kept: dict[str, tuple[bool, float]] = field(default_factory=dict)

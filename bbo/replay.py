@@ -16,6 +16,9 @@ from bbo.runlog import Answer
 from bbo.session import Session
 from bbo.space import Point
 
+KILLED = "Evaluator returned exit status"
+"""What NOMAD's log says of a call that was killed, also where all of its answer was read and noted before."""
+
 
 class Diverged(Exception):
     """A replayed optimizer asked for something else than the record says."""
@@ -48,11 +51,15 @@ def misheard(run: Run, index: Index, session: Session) -> str | None:
     Call it under `index.locked`; what agrees is remembered.
     """
     state, first = index.state, index.at(0, 1)
-    lines, end = _noted(run.history, state.history)
+    said, state.said = _lines(run.nomad_log, state.said)
+    lines, end = _lines(run.history, state.history)
+    # After its point, each line of the history has the words that NOMAD read.
     noted = [line.split()[len(first[0].ask.point) if first else 0 :] for line in lines]
     taken = index.at(state.heard, state.done - state.heard) if session.in_order else []
     if any(each.answer is None for each in taken):
         return "a call of the blackbox died before it answered"
+    if any(KILLED in line for line in said):
+        return "a call of the blackbox died as it ended, and NOMAD dropped its answer"
     if any(not words for words in noted):
         return "a call of the blackbox died before NOMAD read its answer"
     if session.in_order and len(noted) != len(taken):
@@ -78,15 +85,15 @@ def _expected(index: Index, points: Sequence[Point], keys: Sequence[str]) -> lis
     return [*recorded, *[None] * (len(points) - len(recorded))]
 
 
-def _noted(history: Path, start: int) -> tuple[list[str], int]:
-    """NOMAD's lines from byte `start` on, and where they end; after its point each has the words that NOMAD read."""
+def _lines(path: Path, start: int) -> tuple[list[str], int]:
+    """The whole lines of a file from byte `start` on, and where they end."""
     try:
-        with history.open("rb") as file:
+        with path.open("rb") as file:
             file.seek(start)
             whole, newline, _ = file.read().rpartition(b"\n")
     except FileNotFoundError:
         return [], start
-    return whole.decode().splitlines(), start + len(whole) + len(newline)
+    return whole.decode(errors="replace").splitlines(), start + len(whole) + len(newline)
 
 
 def _told(answer: Answer, count: int) -> list[str]:

@@ -164,6 +164,6 @@ def end_nomad() -> None:
 if __name__ == "__main__":
     status = main()
     # The answer leaves at the very end and at once: a process that is killed after its answer was read has failed for
-    # NOMAD all the same, and that is the one death that NOMAD's notes do not show.
+    # NOMAD all the same, and a replay is needed.
     sys.stderr.flush()
     os._exit(status)

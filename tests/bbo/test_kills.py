@@ -1,5 +1,6 @@
 """SIGKILL of any process at any moment changes nothing: the same points, the same values, nothing trained twice."""
 
+import os
 import random
 import subprocess
 import time
@@ -62,6 +63,35 @@ def test_kill_between_the_log_and_the_print(toy: Toy, command: Command, tmp_path
                 target.kill()
             break
     assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
+
+
+DIES_ONCE = """
+import os, pathlib, sys
+leave = os._exit
+def die(status):
+    mark = pathlib.Path(__file__).with_name("died")
+    if sys.argv[0].endswith("blackbox/__main__.py") and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    leave(status)
+os._exit = die
+"""
+
+
+@pytest.mark.parametrize("in_text", [{}, BLOCKS, {"SEED  ": "DISPLAY_DEGREE 0\nSEED  "}], ids=["", "blocks", "silent"])
+def test_kill_between_the_print_and_the_end(
+    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str]
+) -> None:
+    """NOMAD has read the answer and notes it, but takes the point for failed."""
+    toy(budget=6, in_text=in_text)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    (tmp_path / "sitecustomize.py").write_text(DIES_ONCE)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = command("bbo.nomad", "params/toy.txt", PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists()
+    assert "died as it ended" in done.stdout
     assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
 
 

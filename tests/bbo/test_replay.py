@@ -99,6 +99,17 @@ def test_a_call_that_left_no_trace(tmp_path: Path) -> None:
         nomad.take([C])
 
 
+def test_a_call_that_died_between_print_and_end(tmp_path: Path) -> None:
+    nomad = Nomad(tmp_path)
+    nomad.run.nomad_log.write_text("BBE OBJ\n")
+    nomad.tell(*nomad.take([A]))
+    nomad.tell(*nomad.take([B]))
+    with nomad.run.nomad_log.open("a") as log:
+        log.write("Warning: Evaluator returned exit status 9 for point: ( 2 0.3333 )\n")
+    with pytest.raises(Unanswered, match="died as it ended"):
+        nomad.take([C])
+
+
 def test_another_value_than_was_told(tmp_path: Path) -> None:
     nomad = Nomad(tmp_path)
     (ask,) = nomad.take([A])
