@@ -45,6 +45,7 @@ KINDS = {
     "new": "a new evaluation, recorded",
     "flushing": "    of it: flushing to disk (fsync)",
     "rest": "    the rest",
+    "cpu": "    processor time, whatever else the machine does",
     "stored": "a new ask, answered from the store",
     "replayed": "a recorded ask, answered from the log",
     "first": "the first call of a session, which makes the index (once)",
@@ -186,7 +187,9 @@ def _evaluate(filled: Filled) -> None:
         flushed.append(time.perf_counter() - began)
 
     with patch("os.fsync", timed):
+        began = time.process_time()
         filled.time("new", filled.point(), filled.in_process)
+        filled.seconds["cpu"].append(time.process_time() - began)
     filled.seconds["flushing"].append(sum(flushed))
     filled.seconds["rest"].append(filled.seconds["new"][-1] - sum(flushed))
 
