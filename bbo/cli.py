@@ -12,8 +12,8 @@ from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
 from bbo.pair import disagreements
 from bbo.problem import experiment_file, read_problem
-from bbo.replay import read_session
 from bbo.run import find_run
+from bbo.session import read_session
 from bbo.store import Store
 
 app = typer.Typer(

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,14 @@ class Display(Watch):
     def __post_init__(self) -> None:
         self._started = time.monotonic()
         self._shown: set[int] = set()
+        self._seen = 0
+        """Answers in the log that were looked at."""
+        self._surrogates: set[str] = set()
+        """Keys that the surrogate has answered."""
         self._best = math.inf
         self._counted = 0
+        self._trained = 0
+        """Evaluations trained since we started."""
         self._live = (
             Live(console=self.console, transient=True, auto_refresh=False) if self.console.is_terminal else None
         )
@@ -49,22 +55,30 @@ class Display(Watch):
 
     def replaying(self, log: RunLog) -> None:
         """Evaluations known from before are counted, not listed again."""
-        for ask in log.driven:
-            answer = log.answers.get(ask.number)
-            if answer is not None and answer.source != "declined":
-                self._count(ask, answer)
+        for ask, answer in self._new(log):
+            self._count(ask, answer)
         if self._shown:
             self.note(f"replaying {len(self._shown)} evaluations from {self.run.log_file}")
 
     def update(self, log: RunLog) -> None:
-        for ask in log.driven:
-            answer = log.answers.get(ask.number)
-            if answer is None or ask.number in self._shown or answer.source == "declined":
-                continue
+        for ask, answer in self._new(log):
             self._count(ask, answer)
+            self._trained += answer.source == "trained"
             self.console.print(self._line(ask, answer), highlight=False, soft_wrap=True)
         if self._live:
             self._live.update(self._status(log), refresh=True)
+
+    def _new(self, log: RunLog) -> Iterator[tuple[Ask, Answer]]:
+        """The evaluations told since this was last called, each ask once."""
+        new, self._seen = log.arrived[self._seen :], len(log.arrived)
+        for answer in new:
+            ask = log.asks[answer.number - 1]
+            if ask.native:
+                continue
+            if ask.surrogate:
+                self._surrogates.add(ask.key)
+            elif ask.number not in self._shown and answer.source != "declined":
+                yield ask, answer
 
     def _count(self, ask: Ask, answer: Answer) -> None:
         self._shown.add(ask.number)
@@ -83,25 +97,22 @@ class Display(Watch):
         return f"[{self._counted}{total}] #{ask.number} {output.metric} {value}  best {best}  {words}  {clock}{how}"
 
     def _status(self, log: RunLog) -> Text:
-        open_asks = [ask for ask in log.replayed if ask.number not in log.answers]
         elapsed = time.monotonic() - self._started
         words = f"{self._counted}{f' of {self.max_bb_eval}' if self.max_bb_eval else ''} evaluations"
-        words += f"{_surrogates(log)}, {_clock(elapsed)}"
-        left = self._expected(log)
+        words += f"{_beside(self._surrogates)}, {_clock(elapsed)}"
+        left = self._expected()
         words += f", about {_clock(left)} to go" if left is not None else ""
-        for ask in open_asks:
+        for ask in log.unanswered.values():
             step = _last_step(self.store.evaluation(ask.key).progress_file)
             if step:
                 words += f"  | #{ask.number}: {step}"
         return Text(words, style="cyan", overflow="ellipsis", no_wrap=True)
 
-    def _expected(self, log: RunLog) -> float | None:
+    def _expected(self) -> float | None:
         """Seconds to the end at the pace of this session's trained evaluations."""
-        answers = (log.answers.get(ask.number) for ask in log.driven)
-        trained = [a for a in answers if a and a.source == "trained" and a.time > time.time() - self._elapsed()]
-        if not trained or not self.max_bb_eval:
+        if not self._trained or not self.max_bb_eval:
             return None
-        return self._elapsed() / len(trained) * max(0, self.max_bb_eval - self._counted)
+        return self._elapsed() / self._trained * max(0, self.max_bb_eval - self._counted)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
@@ -133,8 +144,9 @@ def summary(
         rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation #{ask.number})"
         rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
     count = {source: sum(a.source == source for _, a in evaluated) for source in ("trained", "store", "failed")}
+    surrogates = {ask.key for ask in log.replayed if ask.surrogate and ask.number in log.answers}
     counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed)"
-    rows["evaluations"] = f"{len(evaluated)}   {counts}{_surrogates(log)}"
+    rows["evaluations"] = f"{len(evaluated)}   {counts}{_beside(surrogates)}"
     rows["wall time"] = _clock(seconds)
     if best is not None:
         evaluation = store.evaluation(best[0].key)
@@ -162,10 +174,9 @@ def is_good(experiment: Experiment, answer: Answer) -> bool:
     return told and not experiment.rank(answer.values or ())[0]
 
 
-def _surrogates(log: RunLog) -> str:
+def _beside(surrogates: Set[str]) -> str:
     """How many different points the surrogate has answered, if there is one."""
-    number = len({ask.key for ask in log.replayed if ask.surrogate and ask.number in log.answers})
-    return f" + {number} surrogate" if number else ""
+    return f" + {len(surrogates)} surrogate" if surrogates else ""
 
 
 def describe(hyperparameters: Mapping[str, Any]) -> str:

@@ -20,12 +20,14 @@ import psutil
 
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment
+from bbo.index import Index
 from bbo.lifeline import ENVIRONMENT as LIFELINE
-from bbo.replay import ENVIRONMENT as SESSION
-from bbo.replay import Session, misheard, open_session, surrogate_noted
+from bbo.replay import misheard, surrogate_noted
 from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
 from bbo.runlog import RunLog, Stop
+from bbo.session import ENVIRONMENT as SESSION
+from bbo.session import Session, open_session
 from bbo.store import Store
 
 POLL = 0.1
@@ -61,7 +63,11 @@ class Driver:
     in_order: bool
     limits: Limits
     log: RunLog = field(init=False)
-    _gpu_seconds: dict[str, float] = field(default_factory=dict)
+    _gpu_seconds: float = 0.0
+    _counted: set[str] = field(default_factory=set)
+    """Keys of the evaluations in `_gpu_seconds`."""
+    _seen: int = 0
+    """Answers in the log that were looked at for it."""
 
     def __post_init__(self) -> None:
         self.log = self.run.log()
@@ -101,13 +107,16 @@ class Driver:
             return f"NOMAD aborted: {_last_words(self.run.nomad_log)}"
         if child.returncode != 0:
             return f"NOMAD was ended by status {child.returncode}"
-        return misheard(self.run, self.log, session)
+        index = Index(self.run, session)
+        with index.locked():
+            return misheard(self.run, index, session)
 
     def _spawn(self, session: Session) -> subprocess.Popen[bytes]:
         self.run.temporary.mkdir(parents=True, exist_ok=True)
         parameters = self.run.folder / "parameters.txt"
         own = [f"TMP_DIR {self.run.temporary.absolute()}", "ADD_SEED_TO_FILE_NAMES no"]
         own += [f"HISTORY_FILE {self.run.history.absolute()}"]
+        own += ["DISPLAY_DEGREE 2"]  # the least at which NOMAD says that a blackbox was killed: see bbo/replay.py
         theirs = (surrogate_noted(self.run, session, line) for line in self.parameters)
         parameters.write_text("\n".join([*own, *theirs]) + "\n")
         ours = {LIFELINE: "1", RUN: str(self.run.folder.absolute()), SESSION: session.name}
@@ -137,12 +146,14 @@ class Driver:
             raise Ended(f"{len(in_a_row)} evaluations in a row failed (resources.max_failed): {reasons}; {retry}", 3)
 
     def _gpu_hours(self) -> float:
-        for ask in self.log.replayed:
-            answer = self.log.answers.get(ask.number)
-            if answer is not None and answer.source in ("trained", "failed") and ask.key not in self._gpu_seconds:
+        new, self._seen = self.log.arrived[self._seen :], len(self.log.arrived)
+        for answer in new:
+            ask = self.log.asks[answer.number - 1]
+            if not ask.native and answer.source in ("trained", "failed") and ask.key not in self._counted:
                 result = self.store.evaluation(ask.key).result()
-                self._gpu_seconds[ask.key] = result.gpu_seconds if result else 0.0
-        return sum(self._gpu_seconds.values()) / 3600
+                self._gpu_seconds += result.gpu_seconds if result else 0.0
+                self._counted.add(ask.key)
+        return self._gpu_seconds / 3600
 
     def _stopped(self, stop: Stop) -> str:
         if stop.kind == "unanswered":

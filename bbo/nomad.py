@@ -28,7 +28,7 @@ from bbo.store import Store
 BUDGET = {"MAX_BB_EVAL", "MAX_EVAL", "MAX_TIME", "MAX_BLOCK_EVAL", "STOP_IF_FEASIBLE", "EVAL_STATS_FILE"}
 """Keywords that may change between two starts of a run, beside those that begin with DISPLAY or end with FILE."""
 
-OUR_FILES = {"HISTORY_FILE", "ADD_SEED_TO_FILE_NAMES", "TMP_DIR", "PROBLEM_DIR"}
+OURS = {"HISTORY_FILE", "ADD_SEED_TO_FILE_NAMES", "TMP_DIR", "PROBLEM_DIR", "DISPLAY_DEGREE"}
 """Keywords that the driver sets for the child; the user's are put aside."""
 
 UNREPLAYABLE = {
@@ -221,7 +221,7 @@ def _fidelities(problem: Problem, experiment: Experiment) -> dict[str, Mapping[s
 
 
 def _lines(problem: Problem) -> list[str]:
-    return [line for line in problem.lines if line.split()[0].upper() not in OUR_FILES]
+    return [line for line in problem.lines if line.split()[0].upper() not in OURS]
 
 
 def _ask_blackbox(yaml: Path, what: str) -> None:

@@ -1,27 +1,25 @@
 """Replay: a fresh NOMAD is led through the record, and held against it at every call of the blackbox.
 
-A *session* is one start of NOMAD on a run. Its calls meet the recorded asks at a cursor, get the recorded answers and
-go on live where the record ends. A blackbox that died is noticed by what NOMAD itself noted in its history file: NOMAD
-takes an unanswered point for a failed one, and everything it proposes from then on would be wrong. Of its surrogate it
-notes nothing: each call of it leaves a line in a file when it begins, and clears the file once NOMAD has the answer.
+The calls of a session meet the recorded asks at a cursor, get the recorded answers and go on live where the record
+ends. A blackbox that died is noticed by what NOMAD itself noted in its history file: NOMAD takes an unanswered point
+for a failed one, and everything it proposes from then on would be wrong. Of its surrogate it notes nothing there: each
+call of it leaves a line in a file when it begins, and clears the file once NOMAD has the answer. What agreed at one
+call is not read again at the next: NOMAD only appends to its history, and so do we to the log.
 """
 
-import json
-import os
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bbo.index import Index, Recorded
 from bbo.points import DECLINED, format_answer
 from bbo.run import Run
-from bbo.runlog import Answer, Ask, RunLog
+from bbo.runlog import Answer
+from bbo.session import Session
 from bbo.space import Point
-from bbo.store import Store, write_json
 
-ENVIRONMENT = "BBO_SESSION"
-"""The session that a driven blackbox belongs to."""
+KILLED = "Evaluator returned exit status"
+"""What NOMAD's log says of a call that was killed, also where all of its answer was read and noted before."""
 
 SURROGATE = "BBO_SURROGATE"
 """Set to 1 for a driven blackbox that is called as SURROGATE_EXE."""
@@ -33,35 +31,6 @@ class Diverged(Exception):
 
 class Unanswered(Exception):
     """NOMAD does not know an answer that the record has: what it believes is wrong, replay it."""
-
-
-class Superseded(Exception):
-    """Another session was opened since: we are the orphan of a driver that is gone, and must change nothing."""
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a driver tells the blackbox of one start of NOMAD; kept in runs/NAME/session.json."""
-
-    name: str
-    store: str
-    max_bb_eval: int | None
-    in_order: bool
-    """False for a NOMAD with several calls in flight."""
-
-
-def open_session(run: Run, log: RunLog, store: Store, max_bb_eval: int | None, in_order: bool) -> Session:
-    """Begin a session: the cursor starts at the first ask again, calls of older sessions change nothing any more."""
-    session = Session(f"{time.time_ns()}-{os.getpid()}", str(store.root.absolute()), max_bb_eval, in_order)
-    with log.locked():
-        run.history.unlink(missing_ok=True)
-        run.surrogate_calls.unlink(missing_ok=True)
-        write_json(run.session_file, asdict(session))
-    return session
-
-
-def read_session(run: Run) -> Session:
-    return Session(**json.loads(run.session_file.read_text()))
 
 
 def surrogate_noted(run: Run, session: Session, statement: str) -> str:
@@ -77,61 +46,64 @@ def heard(run: Run) -> None:
 
 def take(
     run: Run,
-    log: RunLog,
+    index: Index,
     session: Session,
     points: Sequence[Point],
     keys: Sequence[str],
     fidelity: Mapping[str, float] = {},
     surrogate: bool = False,
-) -> list[Ask]:
+) -> list[Recorded]:
     """The asks of a block that NOMAD hands over: repeated ones from the record, new ones appended.
 
     Raises Superseded, Unanswered, or Diverged when the record says otherwise.
     """
-    with log.locked():
-        if read_session(run) != session:
-            raise Superseded(session.name)
-        done = _read_cursor(run, session)
-        if (wrong := misheard(run, log, session, surrogate)) is not None:
+    with index.locked():
+        if (wrong := misheard(run, index, session, surrogate)) is not None:
             raise Unanswered(wrong)
         if session.in_order:
-            recorded = _expected(log, done, points, keys)
+            recorded = _expected(index, points, keys)
         else:  # calls arrive in any order; NOMAD's own cache asks for no point twice, so a point names its ask
-            by_point = {(ask.point, ask.surrogate): ask for ask in log.replayed}
-            recorded = [by_point.get((point, surrogate)) for point in points]
-        new = [i for i, ask in enumerate(recorded) if ask is None]
-        unknown = [points[i] for i in new], [keys[i] for i in new]
-        fresh = iter(log.ask(*unknown, fidelity=fidelity, surrogate=surrogate) if new else [])
-        asks = [ask or next(fresh) for ask in recorded]
-        write_json(run.cursor_file, {"session": session.name, "done": done + len(points)})
-    return asks
+            recorded = [index.of(point, surrogate) for point in points]
+        new, end = [i for i, known in enumerate(recorded) if known is None], index.places()
+        if new:
+            index.ask([points[i] for i in new], [keys[i] for i in new], fidelity=fidelity, surrogate=surrogate)
+        fresh = iter(index.at(end, len(new)))
+        index.state.done += len(points)
+        return [known or next(fresh) for known in recorded]
 
 
-def misheard(run: Run, log: RunLog, session: Session, surrogate: bool = False) -> str | None:
+def misheard(run: Run, index: Index, session: Session, surrogate: bool = False) -> str | None:
     """In what NOMAD's own notes differ from what this session was told; None when they agree.
 
-    `surrogate`: a call of the surrogate is under way.
+    `surrogate`: a call of the surrogate is under way. Call it under `index.locked`; what agrees is remembered.
     """
-    taken = log.replayed[: _read_cursor(run, session)]
-    noted = list(_noted(run.history, len(taken[0].point) if taken else 0))
-    if session.in_order and any(ask.number not in log.answers for ask in taken):
+    state, first = index.state, index.at(0, 1)
+    said, state.said = _lines(run.nomad_log, state.said)
+    lines, end = _lines(run.history, state.history)
+    # After its point, each line of the history has the words that NOMAD read.
+    noted = [line.split()[len(first[0].ask.point) if first else 0 :] for line in lines]
+    taken = index.at(state.heard, state.done - state.heard) if session.in_order else []
+    if any(each.answer is None for each in taken):
         return "a call of the blackbox died before it answered"
     if any(not words for words in noted) or (session.in_order and _unheard(run, session) > surrogate):
         return "a call of the blackbox died before NOMAD read its answer"
-    if not session.in_order:
-        return None
-    evaluations = [ask for ask in taken if not ask.surrogate]
-    if len(noted) != len(evaluations):
-        return f"NOMAD noted {len(noted)} evaluations, the blackbox answered {len(evaluations)}"
-    for ask, words in zip(evaluations, noted, strict=True):
-        if words != _told(log.answers[ask.number], len(words)):
-            return f"NOMAD noted {' '.join(words)} for evaluation {ask.number}"
+    if any(KILLED in line for line in said):
+        return "a call of the blackbox died as it ended, and NOMAD dropped its answer"
+    evaluations = [each for each in taken if not each.ask.surrogate]
+    if session.in_order and len(noted) != len(evaluations):
+        counts = state.noted + len(noted), state.noted + len(evaluations)
+        return f"NOMAD noted {counts[0]} evaluations, the blackbox answered {counts[1]}"
+    for each, words in zip(evaluations, noted, strict=False):
+        assert each.answer is not None
+        if words != _told(each.answer, len(words)):
+            return f"NOMAD noted {' '.join(words)} for evaluation {each.ask.number}"
+    state.heard, state.history, state.noted = state.done, end, state.noted + len(noted)
     return None
 
 
-def _expected(log: RunLog, done: int, points: Sequence[Point], keys: Sequence[str]) -> list[Ask | None]:
-    recorded = log.replayed[done : done + len(points)]
-    for ask, point, key in zip(recorded, points, keys, strict=False):
+def _expected(index: Index, points: Sequence[Point], keys: Sequence[str]) -> list[Recorded | None]:
+    recorded = index.at(index.state.done, len(points))
+    for ask, point, key in zip((known.ask for known in recorded), points, keys, strict=False):
         if ask.point != point:
             raise Diverged(f"evaluation {ask.number} was at {ask.point} in the record, now {point} is asked for")
         if ask.key != key:
@@ -150,24 +122,16 @@ def _unheard(run: Run, session: Session) -> int:
         return 0
 
 
-def _noted(history: Path, dimension: int) -> Iterator[list[str]]:
-    """The words NOMAD read for each evaluation: none where the blackbox gave no answer."""
+def _lines(path: Path, start: int) -> tuple[list[str], int]:
+    """The whole lines of a file from byte `start` on, and where they end."""
     try:
-        lines = history.read_text().splitlines()
+        with path.open("rb") as file:
+            file.seek(start)
+            whole, newline, _ = file.read().rpartition(b"\n")
     except FileNotFoundError:
-        return
-    for line in lines:
-        yield line.split()[dimension:]
+        return [], start
+    return whole.decode(errors="replace").splitlines(), start + len(whole) + len(newline)
 
 
 def _told(answer: Answer, count: int) -> list[str]:
     return [DECLINED] * count if answer.values is None else format_answer(answer.values, len(answer.values)).split()
-
-
-def _read_cursor(run: Run, session: Session) -> int:
-    """How many asks of this session were taken before; the cursor of another session counts for nothing."""
-    try:
-        cursor = json.loads(run.cursor_file.read_text())
-    except FileNotFoundError:
-        return 0
-    return int(cursor["done"]) if cursor["session"] == session.name else 0

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,17 +58,13 @@ class Stop:
     session: str
 
 
-class RunLog:
-    """The asks and answers of one run folder. Concurrent processes may append; `refresh` reads what others added."""
+class Log(ABC):
+    """The file. Concurrent processes may append; `refresh` reads what was added, and a subclass keeps what it says."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.asks: list[Ask] = []
-        self.answers: dict[int, Answer] = {}
-        self.stopped: Stop | None = None
-        """The last line that asked to end a session, if there is one."""
         self._offset = 0
-        self.refresh()
+        """Bytes that were read."""
 
     def refresh(self) -> None:
         """Read the lines added since the last time; a torn last line is left for later."""
@@ -85,26 +82,17 @@ class RunLog:
             except (ValueError, KeyError, TypeError):
                 raise MachineError(f"{self.path}: damaged line: {line[:80].decode(errors='replace')}") from None
 
-    @property
-    def replayed(self) -> list[Ask]:
-        """The asks that a driver's optimizer made, in order: those that a replay must repeat."""
-        return [ask for ask in self.asks if not ask.native]
-
-    @property
-    def driven(self) -> list[Ask]:
-        """Those of them that are evaluations of the run: all but the surrogate's."""
-        return [ask for ask in self.replayed if not ask.surrogate]
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the log for a read followed by an append. A torn tail that a dead writer left is cut first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self.refresh()
-            if os.fstat(file.fileno()).st_size > self._offset:
-                file.truncate(self._offset)
-            yield
+            with self._transaction():
+                self.refresh()
+                if os.fstat(file.fileno()).st_size > self._offset:
+                    file.truncate(self._offset)
+                yield
 
     def ask(
         self,
@@ -115,7 +103,7 @@ class RunLog:
         surrogate: bool = False,
     ) -> list[Ask]:
         """Append the asks of one block, which is known by the number of its first; call it under `locked`."""
-        first, now = len(self.asks) + 1, time.time()
+        first, now = self._last() + 1, time.time()
         asks = [
             Ask(first + i, point, key, first, now, native, fidelity, surrogate)
             for i, (point, key) in enumerate(zip(points, keys, strict=True))
@@ -145,19 +133,81 @@ class RunLog:
             os.fsync(file.fileno())
         self.refresh()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Around all that is done under `locked`."""
+        yield
+
+    @abstractmethod
+    def _last(self) -> int:
+        """The number of the last ask."""
+
+    @abstractmethod
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Keep what one line says."""
+
+
+class RunLog(Log):
+    """All asks and answers of one run folder, in memory: for who follows a whole run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asks: list[Ask] = []
+        """The ask of number n is the one at n - 1."""
+        self.driven: list[Ask] = []
+        """The run's evaluations: the asks that a driver's optimizer made, but for the surrogate's."""
+        self.unanswered: dict[int, Ask] = {}
+        """What a driver's optimizer asked for, the surrogate's too, and has no answer yet."""
+        self.answers: dict[int, Answer] = {}
+        self.arrived: list[Answer] = []
+        """All answers, also replaced ones, as they came in: what follows the run remembers how many it has seen."""
+        self.stopped: Stop | None = None
+        """The last line that asked to end a session, if there is one."""
+        self.refresh()
+
+    @property
+    def replayed(self) -> list[Ask]:
+        """The asks that a driver's optimizer made, the surrogate's too, in order: those that a replay must repeat."""
+        return [ask for ask in self.asks if not ask.native]
+
+    def _last(self) -> int:
+        return len(self.asks)
+
     def _take(self, entry: dict[str, Any]) -> None:
         if "ask" in entry:
-            number = entry.pop("ask")
-            self.asks.append(Ask(number=number, **entry | {"point": tuple(entry["point"])}))
+            ask = parse_ask(entry)
+            self.asks.append(ask)
+            if not ask.native:
+                self.unanswered[ask.number] = ask
+                if not ask.surrogate:
+                    self.driven.append(ask)
         elif "answer" in entry:
-            number, values = entry.pop("answer"), entry.get("values")
-            values = None if values is None else tuple(float(v) for v in values)
-            self.answers[number] = Answer(number=number, **entry | {"values": values})
+            answer = parse_answer(entry)
+            self.answers[answer.number] = answer
+            self.arrived.append(answer)
+            self.unanswered.pop(answer.number, None)
         elif "forget" in entry:
-            self.asks = [ask for ask in self.asks if ask.number < entry["forget"]]
-            self.answers = {n: answer for n, answer in self.answers.items() if n < entry["forget"]}
+            end = entry["forget"]
+            self.asks = self.asks[: end - 1]
+            self.driven = [ask for ask in self.driven if ask.number < end]
+            self.unanswered = {n: ask for n, ask in self.unanswered.items() if n < end}
+            self.answers = {n: answer for n, answer in self.answers.items() if n < end}
+            self.arrived = [answer for answer in self.arrived if answer.number < end]
         elif "stop" in entry:
             self.stopped = Stop(entry["stop"], entry["reason"], entry["session"])
+
+
+def parse_ask(entry: Mapping[str, Any]) -> Ask:
+    """The ask that a line notes."""
+    fields = {name: value for name, value in entry.items() if name != "ask"}
+    return Ask(number=entry["ask"], **fields | {"point": tuple(entry["point"])})
+
+
+def parse_answer(entry: Mapping[str, Any]) -> Answer:
+    """The answer that a line notes."""
+    fields, values = {name: value for name, value in entry.items() if name != "answer"}, entry.get("values")
+    values = None if values is None else tuple(float(v) for v in values)
+    return Answer(number=entry["answer"], **fields | {"values": values})
 
 
 def _fields(entry: Ask | Answer) -> dict[str, Any]:

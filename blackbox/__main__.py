@@ -1,6 +1,7 @@
 """`python -m blackbox EXPERIMENT.yaml POINTFILE`: k points in, k lines out, in order. What BB_EXE calls."""
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -13,11 +14,13 @@ from typing import Literal
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
 from bbo.experiment import FULL, Experiment, read_experiment
+from bbo.index import Index
 from bbo.points import format_answer, read_points
-from bbo.replay import ENVIRONMENT as SESSION
-from bbo.replay import SURROGATE, Diverged, Superseded, Unanswered, heard, read_session, take
+from bbo.replay import SURROGATE, Diverged, Unanswered, heard, take
 from bbo.run import ENVIRONMENT, Run, find_run
-from bbo.runlog import Answer, Ask, RunLog, Stop
+from bbo.runlog import Answer, Ask, Stop
+from bbo.session import ENVIRONMENT as SESSION
+from bbo.session import Superseded, read_session
 from bbo.space import Point
 from bbo.store import Result, Store
 from blackbox.block import Blackbox, Candidate, Source
@@ -64,10 +67,10 @@ def _native(experiment: Experiment, points: list[Point], fidelity: Mapping[str, 
     run = find_run(experiment.name)
     blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
     candidates = _candidates(blackbox, points, fidelity)
-    log = run.log()
-    with log.locked():
-        asks = log.ask(points, [c.key for c in candidates], native=True, fidelity=fidelity, surrogate=bool(fidelity))
-    return _answer(log, blackbox, asks, candidates, owns_store=True)
+    index = Index(run, None)
+    with index.locked():
+        asks = index.ask(points, [c.key for c in candidates], native=True, fidelity=fidelity, surrogate=bool(fidelity))
+    return _answer(index, blackbox, asks, {}, candidates, owns_store=True)
 
 
 def _driven(run: Run, experiment: Experiment, points: list[Point], fidelity: Mapping[str, float]) -> str:
@@ -78,27 +81,30 @@ def _driven(run: Run, experiment: Experiment, points: list[Point], fidelity: Map
     store = Store(Path(session.store))
     blackbox = Blackbox(experiment, store, run.preflight_file)
     candidates = _candidates(blackbox, points, fidelity)
-    log = run.log()
-    asks = take(run, log, session, points, [c.key for c in candidates], fidelity, SURROGATE in os.environ)
-    position = {ask.number: index for index, ask in enumerate(log.driven)}
-    budget = session.max_bb_eval
-    within = [ask if budget is None or ask.surrogate or position[ask.number] < budget else None for ask in asks]
-    for ask in asks:
-        if ask not in within and ask.number not in log.answers:
-            log.answer(Answer(ask.number, None, "declined", time.time()))
-    return _answer(log, blackbox, within, candidates, owns_store=store.root == run.evals.absolute())
+    index = Index(run, session)
+    recorded = take(run, index, session, points, [c.key for c in candidates], fidelity, SURROGATE in os.environ)
+    end = math.inf if session.max_bb_eval is None else session.max_bb_eval
+    within = [known.ask if known.evaluation is None or known.evaluation < end else None for known in recorded]
+    for known in recorded:
+        if known.ask not in within and known.answer is None:
+            index.answer(Answer(known.ask.number, None, "declined", time.time()))
+    answered = {a.number: a.values for known in recorded if (a := known.answer) and a.values}
+    return _answer(index, blackbox, within, answered, candidates, owns_store=store.root == run.evals.absolute())
 
 
 def _answer(
-    log: RunLog,
+    index: Index,
     blackbox: Blackbox,
     asks: Sequence[Ask | None],
+    answered: dict[int, tuple[float, ...]],
     candidates: Sequence[Candidate],
     owns_store: bool,
 ) -> str:
-    """Get every asked-for candidate's values, log them as they come in; one line per point. None is declined."""
+    """Get every asked-for candidate's values, log them as they come in; one line per point. None is declined.
+
+    `answered` has the values of asks that the record answers.
+    """
     outputs = blackbox.experiment.outputs
-    answered = {a.number: a.values for ask in asks if ask and (a := log.answers.get(ask.number)) and a.values}
     todo = [c for c, ask in zip(candidates, asks, strict=True) if ask is not None and ask.number not in answered]
 
     def told(candidate: Candidate, result: Result, source: Source) -> None:
@@ -109,10 +115,10 @@ def _answer(
         for ask in asks:
             if ask is not None and ask.key == candidate.key and ask.number not in answered:
                 answered[ask.number] = values
-                log.answer(Answer(ask.number, values, source, time.time(), result.job, result.reason))
+                index.answer(Answer(ask.number, values, source, time.time(), result.job, result.reason))
 
     blackbox.evaluate(todo, told)
-    prune(log, blackbox.store, blackbox.experiment, owns_store)
+    prune(index, blackbox.store, blackbox.experiment, owns_store)
     lines = [format_answer(answered[ask.number] if ask else None, len(outputs)) for ask in asks]
     return "\n".join(lines) + "\n"
 
@@ -163,6 +169,6 @@ def end_nomad() -> None:
 if __name__ == "__main__":
     status = main()
     # The answer leaves at the very end and at once: a process that is killed after its answer was read has failed for
-    # NOMAD all the same, and that is the one death that NOMAD's notes do not show.
+    # NOMAD all the same, and a replay is needed.
     sys.stderr.flush()
     os._exit(status)

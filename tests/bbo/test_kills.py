@@ -1,5 +1,6 @@
 """SIGKILL of any process at any moment changes nothing: the same points, the same values, nothing trained twice."""
 
+import os
 import random
 import subprocess
 import time
@@ -85,6 +86,38 @@ def test_kill_of_a_surrogate_that_starts(toy: Toy, command: Command, tmp_path: P
     assert "a call of the blackbox died before NOMAD read its answer: replaying" in output
     assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
     assert surrogate_walk(tmp_path / "runs/toy") == surrogate_walk(tmp_path / "runs/whole")
+
+
+DIES_ONCE = """
+import os, pathlib, sys
+leave = os._exit
+def die(status):
+    mark = pathlib.Path(__file__).with_name("died")
+    if sys.argv[0].endswith("blackbox/__main__.py") and "WORD" in " ".join(sys.argv) and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    leave(status)
+os._exit = die
+"""
+
+
+SILENT = {"SEED  ": "DISPLAY_DEGREE 0\nSEED  "}
+
+
+@pytest.mark.parametrize("in_text", [{}, BLOCKS, SILENT, SURROGATE_TEXT], ids=["", "blocks", "silent", "surrogate"])
+def test_kill_between_the_print_and_the_end(
+    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str]
+) -> None:
+    """NOMAD has read the answer and notes it, but takes the point for failed."""
+    toy(budget=6, in_text=in_text, in_yaml=SURROGATE_YAML)
+    assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
+    (tmp_path / "sitecustomize.py").write_text(DIES_ONCE.replace("WORD", "low" if in_text is SURROGATE_TEXT else "toy"))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = command("bbo.nomad", "params/toy.txt", PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists()
+    assert "died as it ended" in done.stdout
+    assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
 
 
 def test_an_orphaned_nomad_ends(toy: Toy, tmp_path: Path) -> None:

@@ -1,23 +1,15 @@
 """A replay must repeat the record, and NOMAD must have heard what it was told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from bbo.replay import (
-    Diverged,
-    Session,
-    Superseded,
-    Unanswered,
-    heard,
-    misheard,
-    open_session,
-    surrogate_noted,
-    take,
-)
+from bbo.index import Index
+from bbo.replay import Diverged, Unanswered, heard, misheard, surrogate_noted, take
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, RunLog
+from bbo.session import Session, Superseded, open_session
 from bbo.space import Point
 from bbo.store import Store
 
@@ -29,18 +21,29 @@ class Nomad:
     """One session, with the history file that NOMAD would write."""
 
     def __init__(self, folder: Path, in_order: bool = True) -> None:
-        self.run, self.log = Run(folder), RunLog(folder / "log.jsonl")
-        self.session: Session = open_session(self.run, self.log, Store(folder), None, in_order)
+        self.run = Run(folder)
+        self.session: Session = open_session(self.run, self.run.log(), Store(folder), None, in_order)
 
-    def take(self, points: Sequence[Point]) -> list[Ask]:
-        return take(self.run, self.log, self.session, points, [KEYS[point] for point in points])
+    @property
+    def index(self) -> Index:
+        """As each call of the blackbox makes its own."""
+        return Index(self.run, self.session)
+
+    def take(self, points: Sequence[Point], keys: Mapping[Point, str] = KEYS) -> list[Ask]:
+        recorded = take(self.run, self.index, self.session, points, [keys[point] for point in points])
+        return [known.ask for known in recorded]
+
+    def misheard(self) -> str | None:
+        index = self.index
+        with index.locked():
+            return misheard(self.run, index, self.session)
 
     def hear(self, point: Point, words: str) -> None:
         with self.run.history.open("a") as file:
             file.write(f"  {point[0]:<24} {point[1]:<24} {words}\n")
 
     def tell(self, ask: Ask, value: float = 1.0) -> None:
-        self.log.answer(Answer(ask.number, (value,), "trained", 0.0))
+        self.index.answer(Answer(ask.number, (value,), "trained", 0.0))
         self.hear(ask.point, "Inf" if value == float("inf") else repr(value))
 
 
@@ -52,16 +55,15 @@ def test_replay_repeats_the_record_and_goes_on(tmp_path: Path) -> None:
     assert [a.number for a in again.take([A])] == [1]
     again.hear(A, "Inf")
     assert [a.number for a in again.take([B, C])] == [2, 3]
-    assert len(again.log.asks) == 3
+    assert len(again.run.log().asks) == 3
 
 
 def test_another_point_or_key_is_a_divergence(tmp_path: Path) -> None:
     Nomad(tmp_path).take([A])
     with pytest.raises(Diverged, match="now"):
         Nomad(tmp_path).take([B])
-    other = Nomad(tmp_path)
     with pytest.raises(Diverged, match="key a in the record and z now"):
-        take(other.run, other.log, other.session, [A], ["z"])
+        Nomad(tmp_path).take([A], {A: "z"})
     assert len(RunLog(tmp_path / "log.jsonl").asks) == 1
 
 
@@ -83,7 +85,7 @@ def test_a_call_that_died_before_it_answered(tmp_path: Path) -> None:
 def test_a_call_that_died_between_log_and_print(tmp_path: Path) -> None:
     nomad = Nomad(tmp_path)
     (ask,) = nomad.take([A])
-    nomad.log.answer(Answer(ask.number, (1.0,), "trained", 0.0))
+    nomad.index.answer(Answer(ask.number, (1.0,), "trained", 0.0))
     nomad.hear(A, "")
     with pytest.raises(Unanswered, match="before NOMAD read its answer"):
         nomad.take([B])
@@ -97,20 +99,31 @@ def test_a_call_that_left_no_trace(tmp_path: Path) -> None:
         nomad.take([C])
 
 
+def test_a_call_that_died_between_print_and_end(tmp_path: Path) -> None:
+    nomad = Nomad(tmp_path)
+    nomad.run.nomad_log.write_text("BBE OBJ\n")
+    nomad.tell(*nomad.take([A]))
+    nomad.tell(*nomad.take([B]))
+    with nomad.run.nomad_log.open("a") as log:
+        log.write("Warning: Evaluator returned exit status 9 for point: ( 2 0.3333 )\n")
+    with pytest.raises(Unanswered, match="died as it ended"):
+        nomad.take([C])
+
+
 def test_another_value_than_was_told(tmp_path: Path) -> None:
     nomad = Nomad(tmp_path)
     (ask,) = nomad.take([A])
-    nomad.log.answer(Answer(ask.number, (1.0,), "trained", 0.0))
+    nomad.index.answer(Answer(ask.number, (1.0,), "trained", 0.0))
     nomad.hear(A, "2.0")
-    assert misheard(nomad.run, nomad.log, nomad.session) == "NOMAD noted 2.0 for evaluation 1"
+    assert nomad.misheard() == "NOMAD noted 2.0 for evaluation 1"
 
 
 def test_declined_points_are_heard_as_declined(tmp_path: Path) -> None:
     nomad = Nomad(tmp_path)
     (ask,) = nomad.take([A])
-    nomad.log.answer(Answer(ask.number, None, "declined", 0.0))
+    nomad.index.answer(Answer(ask.number, None, "declined", 0.0))
     nomad.hear(A, "declined declined")
-    assert misheard(nomad.run, nomad.log, nomad.session) is None
+    assert nomad.misheard() is None
 
 
 def test_calls_in_any_order_are_matched_by_point(tmp_path: Path) -> None:
@@ -130,23 +143,35 @@ def call_surrogate(nomad: Nomad, points: Sequence[Point], answered: bool = True,
     with nomad.run.surrogate_calls.open("a") as file:
         file.write(f"{nomad.session.name}\n")
     keys = [f"low {KEYS[point]}" for point in points]
-    for ask in take(nomad.run, nomad.log, nomad.session, points, keys, {"epochs_fraction": 0.5}, surrogate=True):
+    for known in take(nomad.run, nomad.index, nomad.session, points, keys, {"epochs_fraction": 0.5}, surrogate=True):
         if answered:
-            nomad.log.answer(Answer(ask.number, (0.5,), "trained", 0.0))
+            nomad.index.answer(Answer(known.ask.number, (0.5,), "trained", 0.0))
     if heard_by_nomad:
         heard(nomad.run)
 
 
 def test_a_surrogate_is_replayed_but_no_evaluation(tmp_path: Path) -> None:
-    first, again = Nomad(tmp_path), None
-    for nomad in (first, again := Nomad(tmp_path)):
-        nomad.session = open_session(nomad.run, nomad.log, Store(tmp_path), None, True)
+    for _ in range(2):
+        nomad = Nomad(tmp_path)
         nomad.tell(*nomad.take([A]))
         call_surrogate(nomad, [B, C])
         nomad.tell(*nomad.take([C]))
-        assert misheard(nomad.run, nomad.log, nomad.session) is None
-    assert [(ask.number, ask.point) for ask in again.log.driven] == [(1, A), (4, C)]
-    assert [ask.fidelity for ask in again.log.replayed] == [{}, {"epochs_fraction": 0.5}, {"epochs_fraction": 0.5}, {}]
+        assert nomad.misheard() is None
+    log = nomad.run.log()
+    assert [(ask.number, ask.point) for ask in log.driven] == [(1, A), (4, C)]
+    assert [ask.fidelity for ask in log.replayed] == [{}, {"epochs_fraction": 0.5}, {"epochs_fraction": 0.5}, {}]
+    nomad.hear(B, "1.0")
+    assert nomad.misheard() == "NOMAD noted 3 evaluations, the blackbox answered 2"
+
+
+def test_in_any_order_a_surrogates_ask_is_another_one(tmp_path: Path) -> None:
+    nomad = Nomad(tmp_path, in_order=False)
+    call_surrogate(nomad, [A])
+    assert [ask.number for ask in nomad.take([A])] == [2]
+    again = Nomad(tmp_path, in_order=False)
+    assert [ask.number for ask in again.take([A])] == [2]
+    call_surrogate(again, [A])
+    assert len(again.run.log().asks) == 2
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -154,7 +179,7 @@ def test_a_surrogate_that_died_is_noticed(tmp_path: Path, answered: bool) -> Non
     nomad = Nomad(tmp_path)
     nomad.tell(*nomad.take([A]))
     call_surrogate(nomad, [B], answered, heard_by_nomad=False)
-    assert misheard(nomad.run, nomad.log, nomad.session)
+    assert nomad.misheard()
     with pytest.raises(Unanswered, match="died before"):
         nomad.take([C])
     with pytest.raises(Unanswered, match="died before"):

@@ -1,29 +1,90 @@
-"""Which adapters stay on disk."""
+"""`resources.keep`: the best adapters stay, judged one answer at a time or all at once; no surrogate's does."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bbo.experiment import read_experiment
-from bbo.runlog import Answer, RunLog
+from bbo.index import Index
+from bbo.run import Run
+from bbo.runlog import Answer
+from bbo.session import open_session
 from bbo.store import Store
 from blackbox.keep import prune
+from tests.conftest import ROOT
 
 LOSSES = {"a": 3.0, "b": 1.0, "c": 2.0, "low": 0.5}
 
 
+@pytest.mark.parametrize("often", [True, False], ids=["after each", "at the end"])
 @pytest.mark.parametrize(
     ("keep", "left"),
     [("best 2", {"b", "c"}), ("best 1", {"b"}), ("none", set()), ("all", {"a", "b", "c", "low"})],
 )
-def test_the_best_stay_and_no_surrogates(toy: Callable[..., Path], tmp_path: Path, keep: str, left: set[str]) -> None:
+def test_the_best_stay_and_no_surrogates(
+    toy: Callable[..., Path], tmp_path: Path, keep: str, left: set[str], often: bool
+) -> None:
     file = toy(in_yaml={"model: toy": f"model: toy\nresources: {{keep: {keep}}}"}).with_suffix(".yaml")
-    log, store = RunLog(tmp_path / "log.jsonl"), Store(tmp_path / "evals")
+    run, store, experiment = Run(tmp_path), Store(tmp_path / "evals"), read_experiment(file)
+    index = Index(run, open_session(run, run.log(), store, None, in_order=True))
     for number, (key, loss) in enumerate(LOSSES.items(), start=1):
-        with log.locked():
-            log.ask([(1.0,)], [key], fidelity={"epochs_fraction": 0.5} if key == "low" else {}, surrogate=key == "low")
-        log.answer(Answer(number, (loss, 0.0), "trained", 0.0))
+        low = key == "low"
+        with index.locked():
+            index.ask([(1.0,)], [key], fidelity={"epochs_fraction": 0.5} if low else {}, surrogate=low)
+        index.answer(Answer(number, (loss, 0.0), "trained", 0.0))
         store.evaluation(key).adapter.mkdir(parents=True)
-    prune(log, store, read_experiment(file), owns_store=True)
+        if often:
+            prune(index, store, experiment, owns_store=True)
+    prune(index, store, experiment, owns_store=True)
     assert {evaluation.key for evaluation in store if evaluation.adapter.is_dir()} == left
+
+
+@pytest.mark.parametrize("often", [True, False], ids=["after each", "at the end"])
+def test_the_best_three_stay(tmp_path: Path, often: bool) -> None:
+    experiment = read_experiment(ROOT / "params" / "toy.yaml")
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    draw = random.Random(0)
+    losses = {f"k{number}": draw.random() for number in range(12)}
+    for number, (key, loss) in enumerate(losses.items(), start=1):
+        if number % 5 == 1:  # a new session has to find out again
+            index = Index(run, open_session(run, run.log(), store, None, in_order=True))
+        store.evaluation(key).adapter.mkdir(parents=True)
+        with index.locked():
+            index.ask([(float(number),)], [key])
+        index.answer(Answer(number, (loss, 0.0), "trained", 0.0))
+        if often:
+            prune(index, store, experiment, owns_store=True)
+    prune(index, store, experiment, owns_store=True)
+    left = [key for key in losses if store.evaluation(key).adapter.is_dir()]
+    assert sorted(left) == sorted(sorted(losses, key=lambda key: losses[key])[:3])
+
+
+def test_in_a_shared_store_what_others_trained_stays(tmp_path: Path) -> None:
+    experiment = read_experiment(ROOT / "params" / "toy.yaml")
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    index = Index(run, None)
+    for number in range(1, 9):
+        store.evaluation(f"k{number}").adapter.mkdir(parents=True)
+        with index.locked():
+            index.ask([(float(number),)], [f"k{number}"], native=True)
+        source = "store" if number > 4 else "trained"
+        index.answer(Answer(number, (float(number), 0.0), source, 0.0))
+        prune(index, store, experiment, owns_store=False)
+    assert [number for number in range(1, 9) if not store.evaluation(f"k{number}").adapter.is_dir()] == [4]
+
+
+def test_what_was_forgotten_holds_no_place(tmp_path: Path) -> None:
+    experiment = read_experiment(ROOT / "params" / "toy.yaml")
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    index = Index(run, None)
+    for number in (1, 2, 3):
+        with index.locked():
+            index.ask([(float(number),)], [f"k{number}"], native=True)
+        index.answer(Answer(number, (4.0 - number, 0.0), "trained", 0.0))
+    prune(index, store, experiment, owns_store=True)
+    assert list(index.state.kept) == ["k3", "k2", "k1"]
+    run.log().forget(2)
+    prune(index, store, experiment, owns_store=True)
+    assert list(index.state.kept) == ["k1"]
