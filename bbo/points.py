@@ -6,6 +6,7 @@ become the best value there is.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def parse_answer(line: str) -> tuple[float, ...] | None:
     except ValueError:
         return None
     return values if values and not any(math.isnan(x) for x in values) else None
+
+
+def read_parents(path: Path, count: int) -> list[str]:
+    """A line per point: the key of the evaluation that it goes on from, or -. Raises InputError with file and line."""
+    parents = [line.strip() for line in read_text(path).splitlines()]
+    for number, parent in enumerate(parents, start=1):
+        if not re.fullmatch(r"-|[0-9a-f]{16}", parent):
+            raise InputError(f"{path}:{number}: must be the key of an evaluation or -, got {parent!r}")
+    if len(parents) != count:
+        raise InputError(f"{path}: has {len(parents)} lines for {count} points")
+    return parents

@@ -15,7 +15,7 @@ from bbo import lifeline
 from bbo.errors import InputError, MachineError
 from bbo.experiment import FULL, Experiment, read_experiment
 from bbo.index import Index
-from bbo.points import format_answer, read_points
+from bbo.points import format_answer, read_parents, read_points
 from bbo.replay import SURROGATE, Diverged, Unanswered, heard, take
 from bbo.run import ENVIRONMENT, Run, find_run
 from bbo.runlog import Answer, Ask, Stop
@@ -33,6 +33,8 @@ def main() -> int:
     parser.add_argument("experiment", metavar="EXPERIMENT.yaml", type=Path)
     parser.add_argument("points", metavar="POINTFILE", type=Path)
     parser.add_argument("--fidelity", metavar="NAME", default=FULL, help="one of the experiment's (default: full)")
+    parents = "a line per point: key of the evaluation whose captured state it goes on from, or - for none"
+    parser.add_argument("--parents", metavar="FILE", type=Path, help=parents)
     options = parser.parse_args()
     wire = os.dup(1)
     os.dup2(2, 1)  # stdout belongs to the wire alone: a library's banner there would be a failed evaluation
@@ -40,7 +42,7 @@ def main() -> int:
     folder = os.environ.get(ENVIRONMENT)
     lifeline.watch(None if folder is None else end_nomad)
     try:
-        answer = _run(folder, options.experiment, options.points, options.fidelity)
+        answer = _run(folder, options.experiment, options.points, options.fidelity, options.parents)
     except Exception as error:
         _give_up(folder, error)
         return 1
@@ -50,37 +52,44 @@ def main() -> int:
     return 0
 
 
-def _run(folder: str | None, experiment_file: Path, point_file: Path, name: str) -> str:
+def _run(
+    folder: str | None, experiment_file: Path, point_file: Path, name: str, parent_file: Path | None = None
+) -> str:
     """The lines of the answer."""
     experiment = read_experiment(experiment_file)
     points, fidelity = read_points(point_file, len(experiment.space.free)), experiment.fidelity(name)
+    parents = [None] * len(points) if parent_file is None else read_parents(parent_file, len(points))
     try:
         if folder is None:
-            return _native(experiment, points, fidelity)
-        return _driven(Run(Path(folder)), experiment, points, fidelity)
+            return _native(experiment, points, fidelity, parents)
+        return _driven(Run(Path(folder)), experiment, points, fidelity, parents)
     except InputError as error:
         raise experiment.located(error) from None
 
 
-def _native(experiment: Experiment, points: list[Point], fidelity: Mapping[str, float]) -> str:
+def _native(
+    experiment: Experiment, points: list[Point], fidelity: Mapping[str, float], parents: Sequence[str | None]
+) -> str:
     """Called by a native NOMAD or by hand: the run is runs/<yaml stem>, without cursor and budget."""
     run = find_run(experiment.name)
     blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
-    candidates = _candidates(blackbox, points, fidelity)
+    candidates = _candidates(blackbox, points, fidelity, parents)
     index = Index(run, None)
     with index.locked():
         asks = index.ask(points, [c.key for c in candidates], native=True, fidelity=fidelity, surrogate=bool(fidelity))
     return _answer(index, blackbox, asks, {}, candidates, owns_store=True)
 
 
-def _driven(run: Run, experiment: Experiment, points: list[Point], fidelity: Mapping[str, float]) -> str:
+def _driven(
+    run: Run, experiment: Experiment, points: list[Point], fidelity: Mapping[str, float], parents: Sequence[str | None]
+) -> str:
     """Called under a driver: answers from the log at the cursor, then from the store, then trains, up to the budget."""
     session = read_session(run)
     if session.name != os.environ.get(SESSION):
         raise Superseded(session.name)
     store = Store(Path(session.store))
     blackbox = Blackbox(experiment, store, run.preflight_file)
-    candidates = _candidates(blackbox, points, fidelity)
+    candidates = _candidates(blackbox, points, fidelity, parents)
     index = Index(run, session)
     recorded = take(run, index, session, points, [c.key for c in candidates], fidelity, SURROGATE in os.environ)
     end = math.inf if session.max_bb_eval is None else session.max_bb_eval
@@ -123,9 +132,15 @@ def _answer(
     return "\n".join(lines) + "\n"
 
 
-def _candidates(blackbox: Blackbox, points: list[Point], fidelity: Mapping[str, float]) -> list[Candidate]:
+def _candidates(
+    blackbox: Blackbox, points: list[Point], fidelity: Mapping[str, float], parents: Sequence[str | None]
+) -> list[Candidate]:
+    space = blackbox.experiment.space
     try:
-        return [blackbox.candidate(blackbox.experiment.space.decode(point), point, fidelity) for point in points]
+        return [
+            blackbox.candidate(space.decode(point), point, fidelity, parent)
+            for point, parent in zip(points, parents, strict=True)
+        ]
     except ValueError as error:
         raise InputError(f"{blackbox.experiment.path}: {error}") from None
 
