@@ -1,5 +1,6 @@
 """What all points of a job share: the frozen base model, the data as tokens, and Accelerate."""
 
+import gc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ def load(experiment: Experiment) -> Setup:
     setup = Setup(accelerator, load_model(folder, settings.model), data)
     if not setup.sharded:  # else each process gets its part only
         setup.base = setup.base.to(accelerator.device)
+    gc.freeze()  # all this stays: later collections, one after each pack, need not look at it
     return setup
 
 
