@@ -181,8 +181,8 @@ def _end(setup: Setup, pack: Pack, entry: Entry, member: Member, peak: float) ->
 
 def _record(setup: Setup, job: Mapping[str, Any], entry: Entry, ended: Ended, phases: Phases) -> None:
     """Write the result; a stopped member has none and keeps its state."""
-    if ended.stopped:
-        return
+    if ended.stopped or (not ended.shared and entry.evaluation.result() is not None):
+        return  # of several processes the first to fail knows why: the others only see that it is gone
     entry.evaluation.record(make_result(job, entry.item, ended, phases, entry.training.seed))
     if not setup.keep_state:
         state.forget(entry.evaluation)

@@ -5,6 +5,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,7 +34,8 @@ def test_kill_9_changes_nothing(
         victims = [p for p in ours(tmp_path) if victim in ("all", kind(p))]
         now = results(tmp_path / "runs/toy")
         for target in victims:
-            target.kill()
+            with suppress(psutil.NoSuchProcess):
+                target.kill()
         if victim in ("driver", "all"):
             process.wait(20)  # and start the next at once, while orphans may still be dying
         else:

@@ -31,7 +31,7 @@ def test_a_product_that_takes_in_a_companions_rows_is_found(monkeypatch: pytest.
     forward = pack._AddProducts.forward
 
     def off(ctx: Any, result: Any, x: Any, products: Sequence[Any], *weights: Any) -> Any:
-        shifted = [each._replace(first=max(0, each.first - 3)) for each in products]
+        shifted = [each._replace(first=max(0, each.first - 64)) for each in products]
         return forward(ctx, result, x, shifted, *weights)
 
     monkeypatch.setattr(pack._AddProducts, "forward", staticmethod(off))
