@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 SPACE = read_experiment(ROOT / "params/toy.yaml").space
 X0 = ((3.0, 16.0, 3.0, -4.5),)
 NAMES = [name for name in OPTIMIZERS if name != "bohb"]  # which is tpe
-IGNORE_X0 = {"lhs", "sobol", "grid", "soo", "bamsoo", "cmaes"}  # cmaes takes it for its mean
+IGNORE_X0 = {"lhs", "sobol", "grid", "soo", "bamsoo"}
 UNSEEDED = {"soo", "bamsoo"}
 
 
@@ -32,7 +32,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def make(name: str, budget: int = 14, seed: int = 0, space: Space = SPACE, x0: Sequence[Point] = X0) -> Optimizer:
+def make(name: str, budget: int = 12, seed: int = 0, space: Space = SPACE, x0: Sequence[Point] = X0) -> Optimizer:
     optimizer: Optimizer = find(name)[0](space=space, x0=x0, budget=budget, seed=seed)
     return optimizer
 
@@ -107,8 +107,8 @@ def whole(optimizer: Optimizer, budget: int) -> int:
 
 def test_bounds_types_and_exact_budget(name: str) -> None:
     optimizer = make(name)
-    course = Course(optimizer).run(whole(optimizer, 14))
-    assert len(course.points) == whole(optimizer, 14)
+    course = Course(optimizer).run(whole(optimizer, 12))
+    assert len(course.points) == whole(optimizer, 12)
     for point in course.points:
         assert all(isinstance(x, int | float) for x in point)
         SPACE.decode(point)  # raises for what is out of bounds or not whole
@@ -137,14 +137,10 @@ def test_failed_and_stopped_points_are_understood(
 @pytest.mark.parametrize(("count", "pending"), [(1, 1), (4, 4), (1, 3)], ids=["one", "blocks", "asynchronous"])
 def test_a_fresh_one_repeats_the_record(name: str, count: int, pending: int) -> None:
     """Nothing but seed and answers counts: not the process's random numbers, nor what was imported or asked before."""
-    course = Course(make(name, 16), count, pending).run(whole(make(name, 16), 16))
+    budget = 12 if name == "gp" else 16  # 10 of which are random; the others take it a second or two each
+    course = Course(make(name, budget), count, pending).run(whole(make(name, budget), budget))
     random.seed(123)
-    course.repeat(make(name, 16))
-    half = len(course.said) // 2  # a run that was cut short goes on as the whole one
-    cut = Course(make(name, 16), said=course.said[:half])
-    cut.repeat(cut.optimizer)
-    rest = Course(cut.optimizer, said=course.said[half:])
-    rest.repeat(rest.optimizer)
+    course.repeat(make(name, budget))
 
 
 def test_a_space_of_few_points(name: str) -> None:
