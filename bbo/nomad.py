@@ -135,7 +135,8 @@ def _nomad(options: argparse.Namespace, errors: Console) -> int:
             print(f"X0: {describe(experiment.space.decode(point))}", flush=True)
         _ask_blackbox(yaml, "--plan")
         return 0
-    _ask_blackbox(yaml, "--quick")
+    budget = [] if problem.max_bb_eval is None else ["--budget", str(problem.max_bb_eval)]
+    _ask_blackbox(yaml, "--quick", *budget)
     if options.max_gpu_hours is not None and not gpus_of(slots_of(experiment.resources.gpus_per_job, None)[0]):
         raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
     run_ = find_run(options.run or options.file.stem)
@@ -224,13 +225,13 @@ def _lines(problem: Problem) -> list[str]:
     return [line for line in problem.lines if line.split()[0].upper() not in OURS]
 
 
-def _ask_blackbox(yaml: Path, what: str) -> None:
+def _ask_blackbox(yaml: Path, *what: str) -> None:
     """Let the blackbox check its own sections (`bbo` knows no LLM), or print its plan."""
     done = subprocess.run(
-        [sys.executable, "-m", "blackbox.preflight", str(yaml), what], stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", "blackbox.preflight", str(yaml), *what], stderr=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
-        raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what} failed"]))
+        raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what[0]} failed"]))
 
 
 def _foreign(problem: Problem, options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from bbo.errors import MachineError
 from bbo.space import Point
 
-Source = Literal["trained", "store", "failed", "declined"]
+Source = Literal["trained", "store", "stopped", "failed", "declined"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class Answer:
     time: float
     job: str | None = None
     reason: str | None = None
+    epoch: float | None = None
+    """Of one that was stopped early: epochs behind it, its own last objective (None where it has none so far), and
+    what it took."""
+    objective: float | None = None
+    seconds: float | None = None
+    gpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)

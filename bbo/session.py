@@ -26,6 +26,8 @@ class Session:
     max_bb_eval: int | None
     in_order: bool
     """False for a NOMAD with several calls in flight."""
+    stopping: str | None = None
+    """The stopping rule, where it is another than the YAML's."""
 
 
 def open_session(run: Run, log: RunLog, store: Store, max_bb_eval: int | None, in_order: bool) -> Session:

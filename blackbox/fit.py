@@ -2,7 +2,7 @@
 
 A step's loss is the mean over its label tokens, however the step is cut into processes and passes. Every member has its
 own rows, loss, clipping, optimizer and schedule, so that its result does not depend on its companions; whoever leaves
-(a loss that is not finite, time over, asked to stop) is not computed any more.
+(a loss that is not finite, time over, stopped early) is not computed any more.
 """
 
 import math
@@ -57,6 +57,8 @@ class Fit:
     def run(self) -> None:
         self.pack.model.train()
         self._marked = time.monotonic()
+        if self.step:
+            self._stop()  # a process that was killed may not have asked
         while self.members and self.step < self.steps:
             self._epoch()
             if self.members:
@@ -129,14 +131,15 @@ class Fit:
         self._leave()
 
     def _stop(self) -> None:
-        """Who was asked to stop, and has not finished, leaves."""
+        """Who was asked to stop, or is stopped by the run's rule, leaves; not after the last epoch."""
+        if not self.members or self.step >= self.steps:
+            return
         accelerator = self.setup.accelerator
-        asked = [accelerator.is_main_process and member.evaluation.stop_file.exists() for member in self.members]
-        for member, stop in zip(
-            self.members, accelerator.reduce(torch.tensor(asked, device=accelerator.device).long(), "sum"), strict=True
-        ):
-            if stop and self.step < self.steps:
-                member.ended = Ended(stopped=True)
+        verdicts = [member.judge.verdict() if accelerator.is_main_process else None for member in self.members]
+        stop = torch.tensor([verdict is not None for verdict in verdicts], device=accelerator.device).long()
+        for member, verdict, stops in zip(self.members, verdicts, accelerator.reduce(stop, "sum"), strict=True):
+            if stops:
+                member.ended = Ended(reason=verdict, stopped=True)
         self._leave()
 
     def _late(self) -> list[bool]:

@@ -16,7 +16,7 @@ LAYERS = [
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
     {"problem", "experiment", "run", "executors"},
-    {"pair", "session", "batch"},
+    {"pair", "session", "batch", "stopping"},
     {"index"},
     {"replay"},
     {"driver"},
