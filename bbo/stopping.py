@@ -50,11 +50,13 @@ class Asked:
     """The rule with its settings; None where no rule applies."""
 
     def accepts(self, stopped: Stopped) -> bool:
-        """Whether it was stopped for this ask, or for an earlier one of the same run at the same point."""
+        """Whether it was stopped for this ask, or by the same run's rule for an earlier one at the same point."""
         if stopped.asked is None:
             return False
         by = Asked(**stopped.asked)
-        return (by.run, by.stopping) == (self.run, self.stopping) and by.number <= self.number
+        if (by.run, by.stopping) != (self.run, self.stopping):
+            return False
+        return by.number == self.number or (self.stopping is not None and by.number < self.number)
 
 
 class Study:
@@ -113,8 +115,10 @@ class Judge:
 
     def verdict(self) -> str | None:
         """Why training ends here, as progress.jsonl and the file `stop` stand; None: it goes on."""
-        if self.evaluation.stop_file.exists():
-            return BY_HAND
+        return BY_HAND if self.evaluation.stop_file.exists() else self.rule()
+
+    def rule(self) -> str | None:
+        """The same without a look at the file `stop`."""
         if self.asked is None or self.asked.stopping is None:
             return None
         curve = Curve.of(self.evaluation)

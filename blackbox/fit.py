@@ -7,7 +7,7 @@ own rows, loss, clipping, optimizer and schedule, so that its result does not de
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from torch.nn import CrossEntropyLoss
 
 from bbo.errors import InputError
+from bbo.stopping import Judge
 from bbo.store import write_json
 from blackbox import state
 from blackbox.data import by_length, deal, epoch_steps, label_tokens
@@ -58,7 +59,7 @@ class Fit:
         self.pack.model.train()
         self._marked = time.monotonic()
         if self.step:
-            self._stop()  # a process that was killed may not have asked
+            self._stop(Judge.rule)  # a process that was killed may not have asked
         while self.members and self.step < self.steps:
             self._epoch()
             if self.members:
@@ -67,7 +68,7 @@ class Fit:
                 member.epoch += 1
                 if self.step < self.steps or self.setup.keep_state:
                     state.capture(self.setup, member)
-            self._stop()
+            self._stop(Judge.verdict)
 
     def _epoch(self) -> None:
         setup, shown, first = self.setup, time.monotonic(), self.step
@@ -130,12 +131,12 @@ class Fit:
                 )
         self._leave()
 
-    def _stop(self) -> None:
+    def _stop(self, ask: Callable[[Judge], str | None]) -> None:
         """Who was asked to stop, or is stopped by the run's rule, leaves; not after the last epoch."""
         if not self.members or self.step >= self.steps:
             return
         accelerator = self.setup.accelerator
-        verdicts = [member.judge.verdict() if accelerator.is_main_process else None for member in self.members]
+        verdicts = [ask(member.judge) if accelerator.is_main_process else None for member in self.members]
         stop = torch.tensor([verdict is not None for verdict in verdicts], device=accelerator.device).long()
         for member, verdict, stops in zip(self.members, verdicts, accelerator.reduce(stop, "sum"), strict=True):
             if stops:
