@@ -87,8 +87,9 @@ def replay(stopping: Stopping, curves: Sequence[Curve], count: int, epochs: int)
     allowed = sum(len(curve.losses) for curve in curves[:count])
     for number, curve in enumerate(curves):
         study.begin()
-        until = next((e for e in range(1, len(curve.losses)) if study.stops(curve.losses[:e])), len(curve.losses))
-        was_stopped = until < len(curve.losses)
+        asked = range(1, min(len(curve.losses) + 1, epochs))
+        left = next((epoch for epoch in asked if study.stops(curve.losses[:epoch])), None)
+        was_stopped, until = left is not None, left or len(curve.losses)
         study.stops(curve.losses[:until])
         study.end("stopped" if was_stopped else "failed" if curve.failed else "ok")
         spent += until

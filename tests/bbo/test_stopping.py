@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from bbo.display import best_of
+from bbo.driver import Driver, Limits, failed_in_a_row
 from bbo.errors import InputError
 from bbo.experiment import Experiment, Stopping, read_experiment
 from bbo.run import Run
@@ -102,7 +103,7 @@ class TestRules:
         assert record.stops(4, ASHA, 1.9, 9.0, 1.9, 9.0, 9.0) == NEVER
         assert record.stops(4, ASHA, 2.1, 0.0) == 1
         assert record.stops(4, Stopping(rule="asha", min_epochs=2), 9.0, 2.1) == 2
-        assert record.stops(4, Stopping(rule="asha", reduction_factor=2), 2.1, 1.0, 9.0, 9.0) == NEVER
+        assert record.stops(4, Stopping(rule="asha", reduction_factor=2), 2.1, 2.1, 9.0, 9.0) == 4, "1, 2, 4"
 
     def test_median(self, record: Record) -> None:
         record.whole("a", 1.0, 0.9, 0.8)
@@ -277,6 +278,18 @@ def test_it_answers_those_who_asked_alone() -> None:
         assert not other.accepts(stopped)
     by_hand = Stopped("k", 1.0, {}, BY_HAND, asdict(Asked("run", 5, 4, None)), 1.0, 0.0, 0.0, "job")
     assert Asked("run", 5, 4, None).accepts(by_hand) and not Asked("run", 9, 9, None).accepts(by_hand)
+
+
+def test_a_driver_counts_it(record: Record, toy: Toy) -> None:
+    """Its hours are the run's, whatever becomes of the evaluation; it is no failure, and ends a row of them."""
+    driver = Driver(Run(record.folder), toy_experiment(toy), record.store, [], None, True, Limits())
+    for number, source in enumerate(("failed", "stopped", "failed"), start=1):
+        record.ask(f"k{number}")
+        seconds = 1800.0 if source == "stopped" else None
+        record.log.answer(Answer(number, (1.0, 0.0), source, 0.0, reason=source, gpu_seconds=seconds))  # type: ignore[arg-type]
+    driver.log.refresh()
+    assert driver._gpu_hours() == 0.5 == driver._gpu_hours()
+    assert failed_in_a_row(driver.log) == ["failed"]
 
 
 LONGER = {"num_train_epochs: 4": "num_train_epochs: 6", "outputs:": "stopping: asha\noutputs:"}
