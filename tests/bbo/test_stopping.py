@@ -308,7 +308,7 @@ def folders(folder: Path, key: str) -> set[str]:
 
 @pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
 def test_nomad_with_a_rule(toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str]) -> None:
-    file = toy(budget=16, in_yaml=LONGER, in_text=in_text)
+    file = toy(budget=12, in_yaml=LONGER, in_text=in_text)
     done = command("bbo.nomad", "params/toy.txt")
     assert done.returncode == 0, done.stderr
     log = RunLog(tmp_path / "runs/toy/log.jsonl")
@@ -324,18 +324,15 @@ def test_nomad_with_a_rule(toy: Toy, command: Command, tmp_path: Path, in_text: 
         assert {"stopped.json", "progress.jsonl"} <= folders(tmp_path / "runs/toy", ask.key)
         assert "result.json" not in folders(tmp_path / "runs/toy", ask.key)
     again = command("bbo.nomad", "params/toy.txt")
-    assert "replaying 16 evaluations" in again.stdout and again.returncode == 0
-    other = command("bbo.nomad", "params/toy.txt", "--run", "other")
-    assert other.returncode == 0
-    assert sources(tmp_path / "runs/toy") == sources(tmp_path / "runs/other")
+    assert "replaying 12 evaluations" in again.stdout and again.returncode == 0
 
 
 @pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
 def test_kills_change_no_decision(toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str]) -> None:
-    toy(budget=14, seconds=0.03, in_yaml=LONGER, in_text=in_text)
+    toy(budget=10, seconds=0.03, in_yaml=LONGER, in_text=in_text)
     assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
     draw = random.Random(0)
-    for _ in range(4):
+    for _ in range(3):
         process = start(tmp_path, "params/toy.txt")
         deadline = time.monotonic() + draw.uniform(1.0, 4.0)
         while time.monotonic() < deadline and process.poll() is None:
@@ -382,22 +379,21 @@ def test_killed_between_stopped_json_and_the_log(toy: Toy, command: Command, tmp
 
 def test_another_run_goes_on_to_the_end(toy: Toy, command: Command, tmp_path: Path) -> None:
     """Points that a run with a rule left, a run without trains in full; both keep to what they were told."""
-    toy(budget=10, in_yaml=LONGER)
+    toy(budget=7, in_yaml=LONGER)
     assert command("bbo.nomad", "params/toy.txt", "--run", "ruled", "--store", "shared").returncode == 0
     before = sources(tmp_path / "runs/ruled")
     assert any(source == "stopped" for _, _, source, *_ in before)
-    toy(budget=10, in_yaml={"num_train_epochs: 4": "num_train_epochs: 6"})
+    toy(budget=7, in_yaml={"num_train_epochs: 4": "num_train_epochs: 6"})
     assert command("bbo.nomad", "params/toy.txt", "--run", "free", "--store", "shared").returncode == 0
     assert command("bbo.nomad", "params/toy.txt", "--run", "alone").returncode == 0
     assert walk(tmp_path / "runs/free") == walk(tmp_path / "runs/alone")
     assert all(source != "stopped" for _, _, source, *_ in sources(tmp_path / "runs/free"))
-    for log in (RunLog(tmp_path / "runs/free/log.jsonl"),):
-        for ask in log.driven:
-            names = {file.name for file in (tmp_path / "shared" / ask.key).iterdir()}
-            assert "result.json" in names and "stopped.json" not in names
-            epochs = Store(tmp_path / "shared").evaluation(ask.key).epochs()
-            assert [entry["epoch"] for entry in epochs] == [*range(1, len(epochs) + 1)]
-    toy(budget=10, in_yaml=LONGER)
+    for ask in RunLog(tmp_path / "runs/free/log.jsonl").driven:
+        evaluation = Store(tmp_path / "shared").evaluation(ask.key)
+        assert evaluation.result() is not None and evaluation.stopped() is None
+        epochs = [entry["epoch"] for entry in evaluation.epochs()]
+        assert epochs == [*range(1, len(epochs) + 1)]
+    toy(budget=7, in_yaml=LONGER)
     assert command("bbo.nomad", "params/toy.txt", "--run", "ruled", "--store", "shared").returncode == 0
     assert sources(tmp_path / "runs/ruled") == before
 
@@ -441,5 +437,6 @@ def test_a_useless_rule_is_refused_at_the_start(
 ) -> None:
     toy(budget=budget, in_yaml={"outputs:": f"stopping: {rule}\noutputs:"})
     done = command("bbo.nomad", "params/toy.txt")
-    assert (done.returncode, done.stderr) == (1, f"params/toy.yaml:11: stopping: {said}\n")
+    assert done.returncode == 1 and done.stderr.endswith(f"params/toy.yaml:11: stopping: {said}\n"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
