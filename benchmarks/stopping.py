@@ -214,7 +214,9 @@ def show(content: Mapping[str, Any]) -> None:
         )
     without = next(iter(content["rules"].values()))["best_without"]
     title = f"{content['evaluations']} of {content['points']} points, {content['epochs']} epochs, {orders} orders; "
-    title += f"best without a rule {without:.4f}. Means; ±: standard error; last: orders in which it is worse"
+    title += (
+        f"best without a rule {without:.4f}. Means; ±: standard error; after the comma: orders in which it is worse"
+    )
     columns = ["rule", "stopped", "epochs saved", "improvers stopped", "best", "worse by", "for the same epochs"]
     report.table(title, columns, rows)
 
