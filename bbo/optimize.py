@@ -6,12 +6,13 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from bbo import keywords
-from bbo.conduct import Conduct, about_experiment, ask_blackbox, at_least, common_options, errors, limits_of
+from bbo.conduct import Conduct, about_experiment, at_least, check_quickly, common_options, errors, limits_of
 from bbo.errors import InputError
 from bbo.evaluate import words
-from bbo.experiment import FULL, Experiment
+from bbo.experiment import FULL, Experiment, Stopping
 from bbo.loop import Loop, Plan
 from bbo.nomad import batch, checked
 from bbo.optimizers.registry import OPTIMIZERS, find, read_settings, settings_of, versions
@@ -35,7 +36,7 @@ it from another terminal."""
 WARM = 3
 """Points that --from takes over."""
 
-STOPPING = ("none", "median", "asha", "hyperband")
+STOPPING = get_args(Stopping.model_fields["rule"].annotation)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -133,7 +134,7 @@ def _loop(problem: Problem, experiment: Experiment, options: argparse.Namespace)
     intervals = getattr(optimizer, "intervals", None)
     if intervals and fidelity_of(problem.bb_exe) != FULL:
         raise InputError(f"{problem.where('BB_EXE')}: {options.optimizer} has fidelities of its own, BB_EXE names one")
-    ask_blackbox(experiment.path, "--quick")
+    check_quickly(experiment.path, options.budget, options.stopping)
     limits = limits_of(experiment, options)
     plan = Plan(
         command=words(problem),
