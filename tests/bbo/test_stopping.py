@@ -325,7 +325,7 @@ def test_nomad_with_a_rule(toy: Toy, command: Command, tmp_path: Path, in_text: 
         assert {"stopped.json", "progress.jsonl"} <= folders(tmp_path / "runs/toy", ask.key)
         assert "result.json" not in folders(tmp_path / "runs/toy", ask.key)
     again = command("bbo.nomad", "params/toy.txt")
-    assert "replaying 12 evaluations" in again.stdout and again.returncode == 0
+    assert "replaying 12 of 12 evaluations" in again.stdout and again.returncode == 0
 
 
 @pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
