@@ -9,18 +9,18 @@ import math
 import shutil
 import time
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
+from bbo.arrivals import Arrivals
 from bbo.errors import InputError, MachineError
 from bbo.evaluate import Call, Evaluator
 from bbo.experiment import Experiment
 from bbo.guard import Ended, Guard, Limits, Watch
 from bbo.optimizers import Optimizer, Outcome, Proposal
-from bbo.points import format_number, format_point
+from bbo.points import format_number
 from bbo.processes import end
 from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
@@ -86,7 +86,7 @@ class Loop:
     """How many it knew when it last had nothing to propose."""
     _waiting: list[Group] = field(default_factory=list)
     _flying: list[tuple[Group, Call]] = field(default_factory=list)
-    _arrivals: "Arrivals" = field(init=False)
+    _arrivals: Arrivals = field(init=False)
 
     def __post_init__(self) -> None:
         self.log = self.run.log()
@@ -160,9 +160,10 @@ class Loop:
 
     def _propose(self) -> None:
         """One question to the optimizer; what the record does not have yet is to be evaluated."""
-        proposals = [self._checked(p) for p in self.optimizer.ask(self.plan.block)]
-        if len(proposals) > self.plan.block:
-            raise InputError(f"the optimizer proposed {len(proposals)} points where it was asked for {self.plan.block}")
+        asked = self.optimizer.ask(self.plan.block)
+        if not isinstance(asked, Sequence) or len(asked) > self.plan.block:
+            raise InputError(f"the optimizer proposed {asked} where it was asked for {self.plan.block} at most")
+        proposals = [self._checked(proposal) for proposal in asked]
         known = self.log.driven[self._asked : self._asked + len(proposals)]
         if not proposals:
             self._hopeless = self._told
@@ -177,12 +178,11 @@ class Loop:
 
     def _checked(self, proposal: Proposal) -> Proposal:
         """Raises InputError for what no evaluation could be made of: the optimizer may be the user's."""
-        point = tuple(float(x) for x in proposal.point)
-        parent = proposal.parent
         try:
+            point, parent = tuple(float(x) for x in proposal.point), proposal.parent
             self.experiment.space.decode(point)
-        except ValueError as error:
-            raise InputError(f"the optimizer proposed {format_point(point)}: {error}") from None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"the optimizer proposed {proposal}: {error}") from None
         if parent is not None and not (self.plan.intervals and self._has_answer(parent)):
             raise InputError(f"the optimizer proposed to go on from proposal {parent}, which has no training behind it")
         return Proposal(point, parent)
@@ -244,29 +244,3 @@ class Loop:
 
     def _number(self, proposal: int | None) -> int | None:
         return None if proposal is None else self.log.driven[proposal - 1].number
-
-
-class Arrivals:
-    """The answers of a log in the order in which whole blocks were answered; in a block by number."""
-
-    def __init__(self, log: RunLog) -> None:
-        self._log = log
-        self._complete: list[Answer] = []
-        self._open: dict[int, list[Answer]] = {}
-        self._sizes: Counter[int] = Counter()
-        self._asks = self._answers = 0
-        """Of the log, what was looked at."""
-
-    def complete(self) -> Sequence[Answer]:
-        """As the log has them now."""
-        self._sizes.update(ask.block for ask in self._log.asks[self._asks :])
-        self._asks = len(self._log.asks)
-        for answer in self._log.arrived[self._answers :]:
-            ask = self._log.asks[answer.number - 1]
-            if not ask.native:
-                block = self._open.setdefault(ask.block, [])
-                block.append(answer)
-                if len(block) == self._sizes[ask.block]:
-                    self._complete += sorted(self._open.pop(ask.block), key=lambda a: a.number)
-        self._answers = len(self._log.arrived)
-        return self._complete

@@ -16,7 +16,7 @@ LAYERS = [
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
     {"problem", "experiment", "run", "executors"},
-    {"pair", "session", "batch", "optimizers", "stopping"},
+    {"pair", "session", "batch", "optimizers", "stopping", "arrivals"},
     {"index", "guard", "evaluate"},
     {"replay", "loop"},
     {"driver", "display"},
