@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bbo.optimize import _compared
 from bbo.runlog import RunLog
 from tests.runs import MINE, walk
 
@@ -121,3 +122,9 @@ def test_what_the_session_says_of_stopping(toy: Toy, command: Command, tmp_path:
         assert json.loads((tmp_path / "runs" / name[:4] / "session.json").read_text())["stopping"] == "none"
         refused = command("bbo.cli", *words[:-2])
         assert (refused.returncode, 'stopping was "none" and is null' in refused.stderr) == (1, True)
+
+
+def test_versions_then_and_now() -> None:
+    said = _compared({"optuna": "4.0", "numpy": "2.1"}, {"optuna": "5.0", "numpy": "2.1"})
+    assert said == " (numpy 2.1, optuna 4.0 then, 5.0 now)"
+    assert _compared({}, {}) == ""
