@@ -44,13 +44,12 @@ def _padded_attention(
     query: Tensor, key: Tensor, value: Tensor, padding: Padding, scaling: float, window: int | None
 ) -> Tensor:
     """The same for one member, by torch's attention over its rows padded to the longest."""
-    rows, tokens, real = padding
-    longest = len(tokens) // rows
+    count, longest = len(padding.rows.lengths), max(padding.rows.lengths)
 
     def padded(part: Tensor) -> Tensor:
         _, heads, _, width = part.shape
-        flat = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), tokens, real)
-        return flat.view(rows, longest, heads, width).transpose(1, 2)
+        flat = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), padding)
+        return flat.view(count, longest, heads, width).transpose(1, 2)
 
     band = None
     if window is not None and window < longest:
@@ -58,7 +57,7 @@ def _padded_attention(
     result = scaled_dot_product_attention(
         padded(query), padded(key), padded(value), band, is_causal=band is None, scale=scaling, enable_gqa=True
     )
-    flat = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), tokens, real)
+    flat = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), padding.real)
     return flat.view(1, -1, query.shape[1], query.shape[3])
 
 
@@ -66,28 +65,33 @@ class _Pad(torch.autograd.Function):
     """(tokens, width) -> (rows x longest, width). No real token sees the padding, so no gradient comes from it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
-        ctx.save_for_backward(real)
-        return x.index_select(0, tokens)
+    def forward(ctx: Any, x: Tensor, padding: Padding) -> Tensor:
+        ctx.padding = padding
+        return x.index_select(0, padding.tokens)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0].index_select(0, *ctx.saved_tensors), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), padding = gradients, ctx.padding
+        of_tokens = gradient.index_select(0, padding.real)
+        of_rows = gradient.view(len(padding.rows.lengths), -1, gradient.shape[1])
+        for rows, count, first in padding.shared:
+            torch.sum(of_rows[rows, :count], dim=0, out=of_tokens[first : first + count])
+        return of_tokens, None
 
 
 class _Unpad(torch.autograd.Function):
     """(rows x longest, width) -> (tokens, width)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, real: Tensor) -> Tensor:
         ctx.save_for_backward(real)
         ctx.rows = len(x)
         return x.index_select(0, real)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None, None
+        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None
 
 
 AttentionInterface.register(NAME, attention)  # type: ignore[arg-type]

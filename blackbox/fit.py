@@ -182,10 +182,9 @@ def backward(
     setup: Setup, pack: Pack, members: Sequence[Member], rows: Sequence[Sequence[int]], tokens: Sequence[int]
 ) -> None:
     """One pass forward and back over these rows of each member, whose steps have so many label tokens."""
-    layout = pack.lay_out(setup.data.train, rows)
-    logits = pack.logits(layout, [member.name for member in members]).split(
-        [end - first for first, end in layout.labels]
-    )
+    names = [member.name for member in members]
+    layout = pack.lay_out(setup.data.train, rows, names)
+    logits = pack.logits(layout, names).split([end - first for first, end in layout.labels])
     targets = [layout.targets[first:end] for first, end in layout.labels]
     sums = [member.criterion(*both) for member, *both in zip(members, logits, targets, strict=True)]
     losses = [loss / count for loss, count in zip(sums, tokens, strict=True)]
@@ -208,7 +207,7 @@ def validation_losses(setup: Setup, pack: Pack, names: Sequence[str], micro: int
     totals = torch.zeros(count, dtype=torch.float64, device=accelerator.device)
     pack.model.eval()
     for rows in validation_passes(setup, micro):
-        layout = pack.lay_out(examples, [rows] * count)
+        layout = pack.lay_out(examples, [rows] * count, names)
         logits = pack.logits(layout, names)
         for place, (first, end) in enumerate(layout.labels):
             totals[place] += plain(logits[first:end], layout.targets[first:end])

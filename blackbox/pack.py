@@ -41,6 +41,9 @@ class Pack:
         self._own_attention = base.config._attn_implementation
         self._flat = base.config.model_type in SIDE_BY_SIDE and self._own_attention == "sdpa"
         self._undo = kernels.install(base) if self._flat and device.type == "cpu" else None
+        # The kernel of a GPU takes whole rows.
+        self._sharing = self._flat and device.type == "cpu"
+        self._drops = {name: training.lora_dropout > 0 for name, training in zip(self.names, trainings, strict=True)}
         self._hooks: list[Any] = []
         self._learnt = torch.empty(0)
         self._spans: list[tuple[str, Span, Tensor | None]] = []
@@ -68,9 +71,10 @@ class Pack:
         parameters = self.adapted.named_parameters()
         return {key.replace(mark, "."): parameter for key, parameter in parameters if mark in key}
 
-    def lay_out(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> Layout:
-        """One pass over these rows, a list for each member."""
-        return lay_out(examples, rows, self.device, self._flat)
+    def lay_out(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], names: Sequence[str] = ()) -> Layout:
+        """One pass over these rows, a list for each of the members named, or for the untouched base model."""
+        sharing = [not (self.model.training and self._drops[name]) for name in names] or [True] * len(rows)
+        return lay_out(examples, rows, self.device, self._flat, sharing if self._sharing else [])
 
     def logits(self, layout: Layout, names: Sequence[str]) -> Tensor:
         """(labels, vocabulary), float32, where the layout has something to predict.
