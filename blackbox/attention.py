@@ -32,12 +32,14 @@ def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - its kernels are CUDA's alone
 
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        options = {"scale": scaling, "window_size": (window - 1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
-        return varlen_attn(q, k, v, layout.bounds, layout.bounds, longest, longest, **options)[None], None
+        options: Any = {"scale": scaling, "window_size": (window - 1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
+        flat: Any = varlen_attn(q, k, v, layout.bounds, layout.bounds, longest, longest, **options)
+        return flat[None], None
 
     sizes = [end - first for first, end in layout.members]
-    parts = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), layout.padding, strict=True)
-    return torch.cat([_padded_attention(*part, scaling, sliding_window) for part in parts], dim=1), None
+    of_members = (part.split(sizes, dim=2) for part in (query, key, value))
+    parts = zip(*of_members, layout.padding, strict=True)
+    return torch.cat([_padded_attention(q, k, v, rows, scaling, sliding_window) for q, k, v, rows in parts], 1), None
 
 
 def _padded_attention(
@@ -90,9 +92,9 @@ class _Unpad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None
+        (gradient,), (real,) = gradients, ctx.saved_tensors
+        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy_(0, real, gradient), None
 
 
-AttentionInterface.register(NAME, attention)  # type: ignore[arg-type]
-AttentionMaskInterface.register(NAME, lambda *_, **__: None)  # type: ignore[arg-type]
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)

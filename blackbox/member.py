@@ -152,7 +152,7 @@ def save_adapter(setup: Setup, pack: Pack, member: Member) -> None:
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     pack.adapted.save_pretrained(
-        temporary, selected_adapters=[member.name], state_dict=state, save_embedding_layers=False
+        str(temporary), selected_adapters=[member.name], state_dict=state, save_embedding_layers=False
     )
     shutil.rmtree(folder, ignore_errors=True)
     (temporary / member.name).rename(folder)

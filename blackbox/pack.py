@@ -82,9 +82,10 @@ class Pack:
         `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
         """
         self._learnt, self._last = layout.learnt, layout.last
+        none: Sequence[Tensor | None] = [None] * len(names)
         self._all_spans = self._spans = list(zip(names, layout.members, layout.real, strict=False))
-        self._label_spans = [(name, span, None) for name, span in zip(names, layout.labels, strict=False)]
-        self._last_spans = [(name, span, None) for name, span in zip(names, layout.last_members, strict=False)]
+        self._label_spans = list(zip(names, layout.labels, none, strict=False))
+        self._last_spans = list(zip(names, layout.last_members, none, strict=False))
         extra = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
         logits: Tensor = self.model(input_ids=layout.ids, use_cache=False, **extra).logits[0]
         return logits.float()
