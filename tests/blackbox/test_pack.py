@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from bbo.errors import InputError
 from bbo.store import Result
+from benchmarks.peer import token_loss
 from blackbox import pack as packs
 from blackbox import train
 from blackbox.data import Example
@@ -27,7 +28,6 @@ from blackbox.model import load_model
 from blackbox.pack import Pack
 from blackbox.settings import ModelSettings, Training
 from blackbox.setup import Setup
-from tests.blackbox.conftest import plain_loss
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
@@ -321,7 +321,7 @@ def test_a_packs_adapters_are_pefts(
     for one in trained("job", *points, model=folder, target_modules=list(targets(kind)), learning_rate=1e-2):
         assert one.result is not None and one.result.status == "ok", one.result
         fresh = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        loss = plain_loss(PeftModel.from_pretrained(fresh, one.folder / "adapter"), seen[0].data.valid)
+        loss = token_loss(PeftModel.from_pretrained(fresh, one.folder / "adapter"), seen[0].data.valid, 1)
         assert one.result.metrics["eval_loss"] == pytest.approx(loss, rel=1e-5)
 
 
