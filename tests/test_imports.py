@@ -15,7 +15,7 @@ LAYERS = [
     {"space", "claims"},
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
-    {"problem", "experiment", "run", "executors"},
+    {"problem", "experiment", "run", "executors", "mads"},
     {"pair", "session", "batch", "optimizers"},
     {"index", "guard", "evaluate"},
     {"replay", "loop"},
