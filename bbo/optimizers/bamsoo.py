@@ -8,16 +8,17 @@ its cell is sorted by the pessimistic bound.
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+from sklearn.gaussian_process import GaussianProcessRegressor  # type: ignore[import-untyped]
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bbo.errors import InputError
 from bbo.optimizers.soo import SOO, Leaf
 from bbo.space import Point, Space
 
-if TYPE_CHECKING:
-    from sklearn.gaussian_process import GaussianProcessRegressor
-
-_PATIENCE = 100
+_PATIENCE = 50
 """So many bounds in a row, and the next centre is evaluated whatever it promises: no search goes on for ever."""
 
 
@@ -41,8 +42,8 @@ class BaMSOO(SOO):
         self._eta = eta
         self._considered = 0  # N
         self._in_a_row = 0
-        self._model: GaussianProcessRegressor | None = None
-        self._known: list[Leaf] = []
+        self._model = GaussianProcessRegressor()
+        self._fitted = 0
         self._bounded: dict[Point, float] = {}
 
     def _sweeps(self) -> Iterator[bool]:
@@ -62,29 +63,27 @@ class BaMSOO(SOO):
         if len(finite) < 2 or self._in_a_row >= _PATIENCE:
             self._in_a_row = 0
             return None
-        if len(known) > len(self._known):
-            self._known, self._model = known, self._fit(known, max(finite))
-        assert self._model is not None
-        (mean,), (deviation,) = self._model.predict([self._scaled(point)], return_std=True)
+        mean, deviation = self._predict(point, known, max(finite))
         width = deviation * math.sqrt(2 * math.log(math.pi**2 * self._considered**2 / (6 * self._eta)))  # B_N
         if mean - width <= min(finite):  # could be best (U_N >= f+ where the paper maximises)
             self._in_a_row = 0
             return None
         self._in_a_row += 1
-        self._bounded[point] = float(mean + width)  # L_N
+        self._bounded[point] = mean + width  # L_N
         return self._bounded[point]
 
-    def _fit(self, known: Sequence[Leaf], worst: float) -> "GaussianProcessRegressor":
-        """Of likeliest parameters, found from the same start each time: what it says depends on the data alone."""
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import ConstantKernel, Matern
-
-        scales = Matern([0.5] * len(self._root), (0.05, 10), nu=2.5)
-        model = GaussianProcessRegressor(ConstantKernel(1, (0.01, 100)) * scales, alpha=1e-6, normalize_y=True)
-        with warnings.catch_warnings():
+    def _predict(self, point: Point, known: Sequence[Leaf], worst: float) -> tuple[float, float]:
+        """Mean and standard deviation at a point. A failure counts as the worst value there is."""
+        with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits on every machine, and faster
             warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound
-            return model.fit([self._scaled(leaf.point) for leaf in known], [min(leaf.value, worst) for leaf in known])
+            if len(known) > self._fitted:
+                kernel = ConstantKernel(1, (0.01, 100)) * Matern([0.5] * len(self._root), (0.05, 10), nu=2.5)
+                self._model = GaussianProcessRegressor(kernel, alpha=1e-6, normalize_y=True)
+                values = [min(leaf.value, worst) for leaf in known]
+                self._model.fit([self._scaled(leaf.point) for leaf in known], values)
+                self._fitted = len(known)
+            (mean,), (deviation,) = self._model.predict([self._scaled(point)], return_std=True)
+        return float(mean), float(deviation)
 
     def _scaled(self, point: Point) -> list[float]:
         return [(x - side.low) / (side.high - side.low or 1) for x, side in zip(point, self._root, strict=True)]

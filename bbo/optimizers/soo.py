@@ -1,8 +1,8 @@
 """SOO: simultaneous optimistic optimization (Munos 2011), for minimising.
 
-R. Munos, "Optimistic optimization of a deterministic function without the knowledge of its smoothness", NIPS 2011: the
-box is a tree of cells, each known by the value at its centre; a sweep goes from large cells to small ones and splits the
-best leaf of each depth, if it is no worse than the larger ones it has split before.
+R. Munos, "Optimistic optimization of a deterministic function without the knowledge of its smoothness", NIPS 2011. The
+box is a tree of cells, each judged by the value at its centre. A sweep goes from the largest cells to the smallest and
+splits the best leaf of each depth, unless a larger one was better.
 """
 
 import math
@@ -97,9 +97,11 @@ class SOO:
     def __init__(
         self, space: Space, x0: Sequence[Point], budget: int, seed: int, *, k: int = 3, h_max: int | None = None
     ) -> None:
-        """`k` parts of a side, odd. Cells of depth `h_max` are split only when no larger one is left.
+        """A side is cut into `k` parts, an odd number. `h_max` is the depth below which no cell is split as long as
+        a larger one is left.
 
-        Without a number, `h_max` is the root of the number of splits so far (Munos 2011, section 4: h_max(t) = sqrt(t)).
+        Without a number it is sqrt(t) for each variable after t splits. Munos (2011, section 4) has sqrt(t) in all: with
+        5 variables and 25 splits, one cut of each side, which was the worst of 8 rules on small budgets.
         """
         if k < 3 or k % 2 == 0:
             raise InputError(f"--set k: must be odd and at least 3, got {k}")
@@ -145,7 +147,7 @@ class SOO:
 
     def _deepest(self) -> int:
         """min(depth(T), h_max(t)), or where the largest cells are, should they be smaller."""
-        h_max = math.isqrt(self._splits) if self._h_max is None else self._h_max
+        h_max = len(self._root) * math.isqrt(self._splits) if self._h_max is None else self._h_max
         largest = next((depth for depth, leaves in enumerate(self._depths) if leaves), 0)
         return min(len(self._depths) - 1, max(h_max, largest))
 
