@@ -97,11 +97,10 @@ class SOO:
     def __init__(
         self, space: Space, x0: Sequence[Point], budget: int, seed: int, *, k: int = 3, h_max: int | None = None
     ) -> None:
-        """A side is cut into `k` parts, an odd number. `h_max` is the depth below which no cell is split as long as
-        a larger one is left.
+        """`k`, odd, is how many parts a side is cut into. Cells of depth `h_max` wait until no larger one is left.
 
-        Without a number it is sqrt(t) for each variable after t splits. Munos (2011, section 4) has sqrt(t) in all: with
-        5 variables and 25 splits, one cut of each side, which was the worst of 8 rules on small budgets.
+        Without a number, h_max(t) after t splits is sqrt(t) + two cuts for each variable. It is sqrt(t) in Munos (2011,
+        section 4): with 25 splits in five variables a single cut of each, the worst of eight rules at 20 to 100 points.
         """
         if k < 3 or k % 2 == 0:
             raise InputError(f"--set k: must be odd and at least 3, got {k}")
@@ -147,7 +146,7 @@ class SOO:
 
     def _deepest(self) -> int:
         """min(depth(T), h_max(t)), or where the largest cells are, should they be smaller."""
-        h_max = len(self._root) * math.isqrt(self._splits) if self._h_max is None else self._h_max
+        h_max = 2 * len(self._root) + math.isqrt(self._splits) if self._h_max is None else self._h_max
         largest = next((depth for depth, leaves in enumerate(self._depths) if leaves), 0)
         return min(len(self._depths) - 1, max(h_max, largest))
 

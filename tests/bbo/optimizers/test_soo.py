@@ -32,8 +32,10 @@ FINITE = space(a={"int": [-3, 4]}, b={"choice": ["x", "y", "z"]}, c={"int": [0, 
 def branin(point: Point) -> float:
     """0.397887 at three places."""
     x, y = point
-    return (y - 5.1 * x * x / (4 * math.pi**2) + 5 * x / math.pi - 6) ** 2 + 10 - 10 * (1 - 1 / (8 * math.pi)) * (
-        -math.cos(x)
+    return (
+        (y - 5.1 * x * x / (4 * math.pi**2) + 5 * x / math.pi - 6) ** 2
+        + 10
+        - 10 * (1 - 1 / (8 * math.pi)) * (-math.cos(x))
     )
 
 
