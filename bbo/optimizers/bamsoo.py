@@ -25,8 +25,8 @@ _PATIENCE = 50
 class BaMSOO(SOO):
     """As SOO, but for the decision to evaluate a centre, right with probability 1 - eta.
 
-    It depends on the outcomes of all points before it. All parts of a cell are judged by the same ones, so that they can
-    be asked for together; the paper hears of each before it judges the next.
+    It depends on the outcomes of all points before it. All parts of a cell are judged by the same ones, so that they
+    can be asked for together; the paper hears of each before it judges the next.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ class SOO:
         self._proposed[outcome.number - 1].value = outcome.objective if feasible else math.inf
 
     def _sweeps(self) -> Iterator[bool]:
-        """The algorithm (Munos 2011, figure 2), with min for max; says False for as long as it must hear of an outcome first."""
+        """The algorithm (Munos 2011, figure 2), with min for max; False: it must hear of an outcome first."""
         self._add(0, [self._root], None)
         yield True
         while any(self._depths):  # else each cell is one point
