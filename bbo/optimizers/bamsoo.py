@@ -23,7 +23,11 @@ _PATIENCE = 50
 
 
 class BaMSOO(SOO):
-    """As SOO, but for the decision to evaluate a centre, which depends on all outcomes before it."""
+    """As SOO, but for the decision to evaluate a centre, right with probability 1 - eta.
+
+    It depends on the outcomes of all points before it. All parts of a cell are judged by the same ones, so that they
+    can be asked for together; the paper hears of each before it judges the next.
+    """
 
     def __init__(
         self,
@@ -58,7 +62,7 @@ class BaMSOO(SOO):
 
     def _bound(self, point: Point) -> float | None:
         self._considered += 1
-        known = [leaf for leaf in self._proposed if not math.isnan(leaf.value)]  # D_t of algorithm 2, up to this split
+        known = [leaf for leaf in self._proposed if not math.isnan(leaf.value)]  # D_t
         finite = [leaf.value for leaf in known if leaf.value < math.inf]
         if len(finite) < 2 or self._in_a_row >= _PATIENCE:
             self._in_a_row = 0
@@ -74,7 +78,7 @@ class BaMSOO(SOO):
 
     def _predict(self, point: Point, known: Sequence[Leaf], worst: float) -> tuple[float, float]:
         """Mean and standard deviation at a point. A failure counts as the worst value there is."""
-        with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits on every machine, and faster
+        with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits on any number of cores
             warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound
             if len(known) > self._fitted:
                 kernel = ConstantKernel(1, (0.01, 100)) * Matern([0.5] * len(self._root), (0.05, 10), nu=2.5)

@@ -97,7 +97,7 @@ class SOO:
     def __init__(
         self, space: Space, x0: Sequence[Point], budget: int, seed: int, *, k: int = 3, h_max: int | None = None
     ) -> None:
-        """`k`, odd, is how many parts a side is cut into. Cells of depth `h_max` wait until no larger one is left.
+        """`k`, odd, is how many parts a side is cut into. Cells deeper than `h_max` wait for all others.
 
         Without a number, h_max(t) after t splits is sqrt(t) + two cuts for each variable. It is sqrt(t) in Munos (2011,
         section 4): with 25 splits in five variables a single cut of each, the worst of eight rules at 20 to 100 points.
@@ -126,20 +126,20 @@ class SOO:
         self._proposed[outcome.number - 1].value = outcome.objective if feasible else math.inf
 
     def _sweeps(self) -> Iterator[bool]:
-        """The algorithm of figure 2, line by line; says False for as long as it must hear of an outcome first."""
+        """The algorithm (Munos 2011, figure 2), with min for max; False: it must hear of an outcome first."""
         self._add(0, [self._root], None)
         yield True
         while any(self._depths):  # else each cell is one point
-            bound, depth = math.inf, 0  # v_max
-            while depth <= self._deepest():
+            bound, depth = math.inf, 0  # v_max, h
+            while depth <= self._deepest():  # for h = 0 to min(depth(T), h_max(t))
                 leaves = self._depths[depth]
                 while any(math.isnan(leaf.value) for leaf in self._needed(leaves)):
                     yield False
                 best = min(leaves, key=lambda leaf: leaf.value, default=None)
-                if best is not None and best.value <= bound:
+                if best is not None and best.value <= bound:  # f(x) >= v_max
                     leaves.remove(best)
-                    self._add(depth + 1, best.children, best)
-                    self._splits += 1
+                    self._add(depth + 1, best.children, best)  # of this very sweep, as all leaves are
+                    self._splits += 1  # t
                     bound = best.value
                     yield True
                 depth += 1

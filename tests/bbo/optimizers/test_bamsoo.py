@@ -41,7 +41,7 @@ def test_a_finite_space_ends_with_what_had_only_a_bound(budget: int) -> None:
 
 
 def test_known_optima_are_reached() -> None:
-    assert best(BaMSOO(PLANE, (), 60, 0), branin) < 0.397887 + 0.001
+    assert best(BaMSOO(PLANE, (), 100, 0), branin) < 0.397887 + 0.001
     assert best(BaMSOO(CUBE, (), 60, 0), bowl) < 1e-4
     assert best(BaMSOO(MIXED, (), 60, 0), lora_like) < 0.01
     assert best(BaMSOO(FINITE, (), 30, 0), steps) == 0
@@ -53,7 +53,7 @@ def test_does_not_evaluate_what_cannot_be_best() -> None:
     def high(points: list[Point]) -> int:
         return sum(sum(point) > 2 for point in points)
 
-    assert high(drive(BaMSOO(CUBE, (), 80, 0), sum)) < high(drive(SOO(CUBE, (), 80, 0), sum))
+    assert high(drive(BaMSOO(CUBE, (), 50, 0), sum)) < high(drive(SOO(CUBE, (), 50, 0), sum))
 
 
 @pytest.mark.parametrize(("where", "function"), [(PLANE, branin), (MIXED, lora_like), (FINITE, steps)])
@@ -61,10 +61,10 @@ def test_neither_blocks_nor_the_order_of_outcomes_change_the_points(where: Space
     def rough(point: Point) -> float:
         return math.inf if hash(point) % 7 == 0 else function(point)
 
-    alone = drive(BaMSOO(where, (), 40, 0), rough)
+    alone = drive(BaMSOO(where, (), 30, 0), rough)
     for block in (2, 5):
-        assert drive(BaMSOO(where, (), 40, 0), rough, block) == alone
-        assert drive(BaMSOO(where, (), 40, 0), rough, block, shuffled=block) == alone
+        assert drive(BaMSOO(where, (), 30, 0), rough, block) == alone
+        assert drive(BaMSOO(where, (), 30, 0), rough, block, shuffled=block) == alone
 
 
 @pytest.mark.parametrize("value", [0.0, math.inf])

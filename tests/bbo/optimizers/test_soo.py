@@ -32,11 +32,8 @@ FINITE = space(a={"int": [-3, 4]}, b={"choice": ["x", "y", "z"]}, c={"int": [0, 
 def branin(point: Point) -> float:
     """0.397887 at three places."""
     x, y = point
-    return (
-        (y - 5.1 * x * x / (4 * math.pi**2) + 5 * x / math.pi - 6) ** 2
-        + 10
-        - 10 * (1 - 1 / (8 * math.pi)) * (-math.cos(x))
-    )
+    valley = y - 5.1 * x * x / (4 * math.pi**2) + 5 * x / math.pi - 6
+    return valley**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10
 
 
 def bowl(point: Point) -> float:
@@ -45,10 +42,9 @@ def bowl(point: Point) -> float:
 
 
 def lora_like(point: Point) -> float:
-    """0 at rank 16, alpha 23, dropout 0, rate 10**-2.45."""
+    """0 at rank 16, alpha 23, dropout 0, rate 10**-2.3."""
     rank, alpha, dropout, rate, _ = point
-    tilted = rate + 2.3 + 0.15 * (rank - 3)
-    return 0.3 * tilted**2 + 0.02 * (rank - 4) ** 2 + 0.03 * math.log2(alpha / 23) ** 2 + 0.02 * (dropout - 1)
+    return 0.3 * (rate + 2.3) ** 2 + 0.02 * (rank - 4) ** 2 + 0.03 * math.log2(alpha / 23) ** 2 + 0.02 * (dropout - 1)
 
 
 def steps(point: Point) -> float:
