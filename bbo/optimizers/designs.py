@@ -1,5 +1,6 @@
 """Designs: points that are all known before the first is evaluated. What is told changes nothing; X0 is not used."""
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ class _Design:
     """A list of points, proposed in order; finished at its end."""
 
     def __init__(self, points: Sequence[Point]) -> None:
-        self._points = points
+        self._points = [tuple(map(float, point)) for point in points]
         self._asked = 0
 
     def ask(self, count: int) -> list[Proposal]:
@@ -70,29 +71,26 @@ def _stretch(variable: Variable, x: float, budget: int) -> float:
 
 
 def _grid(variables: Sequence[Variable], budget: int) -> list[list[float]]:
-    count, size = 0, 0
-    while True:
-        count += 1
-        levels = [_levels(variable, count) for variable in variables]
-        if math.prod(map(len, levels)) >= budget:
-            return levels
-        finite = [variable for variable in variables if variable.whole or variable.lower == variable.upper]
-        if len(finite) == len(variables) and math.prod(map(len, levels)) == size and count > budget:
-            return levels
-        size = math.prod(map(len, levels))
+    for count in itertools.count(1):
+        sizes = [_size(each) if each.kind == "choice" else min(count, _size(each)) for each in variables]
+        if math.prod(sizes) >= budget or count >= max(map(_size, variables)):
+            break
+    return [_levels(each, int(size)) for each, size in zip(variables, sizes, strict=True)]
+
+
+def _size(variable: Variable) -> float:
+    """How many values it can take."""
+    lower, upper = variable.bounds
+    return upper - lower + 1 if variable.whole else 1 if lower == upper else math.inf
 
 
 def _levels(variable: Variable, count: int) -> list[float]:
     lower, upper = variable.bounds
-    if lower == upper:
-        return [lower]
-    if variable.whole:
-        count = int(upper - lower + 1) if variable.kind == "choice" else min(count, int(upper - lower + 1))
     if count == 1:
-        centre = (lower + upper) / 2
-        return [math.floor(centre) if variable.whole else centre]
-    levels = [lower + place * (upper - lower) / (count - 1) for place in range(count - 1)] + [upper]
-    return [float(round(x)) for x in levels] if variable.whole else levels
+        levels = [(lower + upper) / 2]
+    else:
+        levels = [*(lower + place * (upper - lower) / (count - 1) for place in range(count - 1)), upper]
+    return [math.floor(x + 0.5) for x in levels] if variable.whole else levels
 
 
 def _at(levels: Sequence[Sequence[float]], place: int) -> Point:
