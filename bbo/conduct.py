@@ -74,13 +74,20 @@ def errors() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
-def ask_blackbox(yaml: Path, what: str) -> None:
-    """Let the blackbox check its own sections (`bbo` knows no LLM), or print its plan."""
+def check_blackbox(yaml: Path, budget: int | None, stopping: str | None = None) -> None:
+    """Let the blackbox check its own sections, and the stopping rule (None: the YAML's)."""
+    options = [] if budget is None else ["--budget", str(budget)]
+    options += [] if stopping is None else ["--stopping", stopping]
+    ask_blackbox(yaml, "--quick", *options)
+
+
+def ask_blackbox(yaml: Path, *what: str) -> None:
+    """Let the blackbox, since `bbo` knows no LLM, say something of an experiment. Raises InputError with what it finds."""
     done = subprocess.run(
-        [sys.executable, "-m", "blackbox.preflight", str(yaml), what], stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", "blackbox.preflight", str(yaml), *what], stderr=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
-        raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what} failed"]))
+        raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what[0]} failed"]))
 
 
 def common_options() -> argparse.ArgumentParser:

@@ -69,7 +69,7 @@ class Display(Watch):
     def update(self, log: RunLog) -> None:
         for ask, answer in self._new(log):
             self._count(ask, answer)
-            self._trained += answer.source == "trained"
+            self._trained += answer.source in ("trained", "stopped")
             self.console.print(self._line(ask, answer), highlight=False, soft_wrap=True)
         if self._live:
             self._live.update(self._status(log), refresh=True)
@@ -95,9 +95,12 @@ class Display(Watch):
     def _line(self, ask: Ask, answer: Answer) -> str:
         output = self.experiment.outputs[self.experiment.objective]
         total = f"/{self.max_bb_eval}" if self.max_bb_eval else ""
-        value = "failed" if answer.source == "failed" else f"{output.sign * _objective(answer, self.experiment):.5g}"
+        told = answer.objective if answer.objective is not None else _objective(answer, self.experiment)
+        value = "failed" if answer.source == "failed" else f"{output.sign * told:.5g}"
         best = "-" if math.isinf(self._best) else f"{output.sign * self._best:.5g}"
         how = f"  ({answer.reason})" if answer.reason else "" if answer.source == "trained" else "  (from the store)"
+        if answer.source == "stopped":
+            how = f"  stopped at epoch {answer.epoch:g} ({answer.reason})"
         words = describe(self.experiment.space.decode(ask.point))
         clock = _clock(time.monotonic() - self._started)
         return f"[{self._counted}{total}] #{ask.number} {output.metric} {value}  best {best}  {words}  {clock}{how}"
@@ -154,9 +157,11 @@ def summary(
         ask, answer = best
         rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation #{ask.number})"
         rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
-    count = {source: sum(a.source == source for _, a in evaluated) for source in ("trained", "store", "failed")}
+    sources = ("trained", "store", "failed", "stopped")
+    count = {source: sum(a.source == source for _, a in evaluated) for source in sources}
     surrogates = {ask.key for ask in log.replayed if ask.surrogate and ask.number in log.answers}
-    counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed)"
+    stopped = f", {count['stopped']} stopped" if count["stopped"] else ""
+    counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed{stopped})"
     rows["evaluations"] = f"{len(evaluated)}   {counts}{_beside(surrogates)}"
     rows["wall time"] = _clock(seconds)
     if best is not None:
@@ -180,8 +185,8 @@ def best_of(experiment: Experiment, log: RunLog) -> tuple[Ask, Answer] | None:
 
 
 def is_good(experiment: Experiment, answer: Answer) -> bool:
-    """Neither failed nor declined nor infeasible."""
-    told = answer.source not in ("failed", "declined") and answer.values is not None
+    """Neither failed nor declined nor stopped nor infeasible."""
+    told = answer.source in ("trained", "store") and answer.values is not None
     return told and not experiment.rank(answer.values or ())[0]
 
 

@@ -59,6 +59,23 @@ class Resources(BaseModel):
         return None if self.keep == "all" else 0 if self.keep == "none" else int(self.keep.split()[1])
 
 
+Rule = Literal["none", "median", "asha", "hyperband"]
+
+
+class Stopping(BaseModel):
+    """When evaluations of a run are left before their last epoch: see bbo/stopping.py."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Rule = "none"
+    min_epochs: int = Field(1, ge=1)
+    """Epochs that every evaluation gets: the first rung."""
+    reduction_factor: int = Field(3, ge=2)
+    """asha, hyperband: one of so many goes on at a rung, and each rung has so many times the epochs of the last."""
+    n_startup: int = Field(5, ge=1)
+    """median: evaluations that must be complete before one is stopped."""
+
+
 class Fidelity(BaseModel):
     """How much of a whole training an evaluation gets."""
 
@@ -106,11 +123,17 @@ class _Document(BaseModel):
     allow_dead: list[str] = []
     """Variables that may change nothing, as far as a preflight can see."""
     resources: Resources = Resources()
+    stopping: Stopping = Stopping()
     fidelity: dict[str, Fidelity] = {}
     accelerate: str | None = None
     """A configuration file of `accelerate config` for the launch of each job."""
     relative_to: str | None = None
     """The folder that paths are relative to, where it is not the YAML's own (copies in the store)."""
+
+    @field_validator("stopping", mode="before")
+    @classmethod
+    def _stopping(cls, value: Any) -> Any:
+        return {"rule": value} if isinstance(value, str) else value
 
     @field_validator("fidelity")
     @classmethod
@@ -139,6 +162,7 @@ class Experiment:
     scores: dict[str, Any]
     allow_dead: tuple[str, ...]
     resources: Resources
+    stopping: Stopping
     fidelities: Mapping[str, Mapping[str, float]]
     """Name -> its fractions below 1; always with `full`, which has none."""
     accelerate: Path | None
@@ -229,6 +253,7 @@ def read_experiment(path: Path) -> Experiment:
         scores=document.scores,
         allow_dead=tuple(document.allow_dead),
         resources=document.resources,
+        stopping=document.stopping,
         fidelities={FULL: {}} | {name: _reductions(each) for name, each in document.fidelity.items()},
         accelerate=accelerate,
     )

@@ -125,6 +125,8 @@ class Guard:
         new, self._seen = self.log.arrived[self._seen :], len(self.log.arrived)
         for answer in new:
             ask = self.log.asks[answer.number - 1]
+            if answer.gpu_seconds is not None:  # stopped: another run may train it to the end, at its own expense
+                self._gpu_seconds += answer.gpu_seconds
             if not ask.native and answer.source in ("trained", "failed") and ask.key not in self._counted:
                 result = self.store.evaluation(ask.key).result()
                 self._gpu_seconds += result.gpu_seconds if result else 0.0

@@ -6,12 +6,13 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from bbo import keywords
-from bbo.conduct import Conduct, about_experiment, ask_blackbox, at_least, common_options, errors, limits_of
+from bbo.conduct import Conduct, about_experiment, check_blackbox, at_least, common_options, errors, limits_of
 from bbo.errors import InputError
 from bbo.evaluate import words
-from bbo.experiment import FULL, Experiment
+from bbo.experiment import FULL, Experiment, Rule
 from bbo.loop import Loop, Plan
 from bbo.nomad import batch, checked
 from bbo.optimizers.registry import OPTIMIZERS, find, read_settings, settings_of, versions
@@ -34,8 +35,6 @@ it from another terminal."""
 
 WARM = 3
 """Points that --from takes over."""
-
-STOPPING = ("none", "median", "asha", "hyperband")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -77,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--parallel", metavar="N", type=at_least(1), help=parallel)
     setting = "a setting of the optimizer (a wrong one lists them), or a keyword of NOMAD; repeat it for more"
     add("--set", metavar="NAME=VALUE", dest="settings", action="append", default=[], help=setting)
-    add("--stopping", choices=STOPPING, metavar="RULE", help=f"{', '.join(STOPPING)} (default: the YAML's)")
+    rules = get_args(Rule)
+    add("--stopping", choices=rules, metavar="RULE", help=f"{', '.join(rules)} (default: the YAML's)")
     add("--from", metavar="RUN", dest="origin", help=f"begin with that run's {WARM} best points instead of X0")
     return parser
 
@@ -133,7 +133,7 @@ def _loop(problem: Problem, experiment: Experiment, options: argparse.Namespace)
     intervals = getattr(optimizer, "intervals", None)
     if intervals and fidelity_of(problem.bb_exe) != FULL:
         raise InputError(f"{problem.where('BB_EXE')}: {options.optimizer} has fidelities of its own, BB_EXE names one")
-    ask_blackbox(experiment.path, "--quick")
+    check_blackbox(experiment.path, options.budget, options.stopping)
     limits = limits_of(experiment, options)
     plan = Plan(
         command=words(problem),

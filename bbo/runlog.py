@@ -52,8 +52,11 @@ class Answer:
     job: str | None = None
     reason: str | None = None
     epoch: float | None = None
-    """Epochs behind it where it was stopped early, and the last objective that was measured."""
+    """Of one that was stopped early: epochs behind it, its own last objective (None where it has none so far), and
+    what it took."""
     objective: float | None = None
+    seconds: float | None = None
+    gpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The truth about evaluations: one folder per evaluation, named by the hash of all that determines its result.
 
     evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ result.json
-                              claim and state.safetensors (while somebody trains it)
+                              stopped.json instead of the last (where it was left early)
+                              claim and state.safetensors (while somebody trains it, or goes on some day)
 
 A result is written to a temporary name, flushed to disk and renamed: result.json is whole or it is not there.
 """
@@ -54,6 +55,25 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """stopped.json: an evaluation that was left before its last epoch. Its progress and its state are kept."""
+
+    key: str
+    epoch: float
+    """Epochs behind it."""
+    metrics: dict[str, float]
+    """Those that are measured after every epoch, of the last one."""
+    reason: str
+    """The rule that stopped it, or who else."""
+    asked: dict[str, Any] | None
+    """Who had asked for it (bbo/stopping.py): it answers nobody else."""
+    seconds: float
+    gpu_seconds: float
+    finished: float
+    job: str
+
+
 class Evaluation:
     """One evaluation's folder: spells every file name in it."""
 
@@ -70,6 +90,7 @@ class Evaluation:
         """Where training stands after its last whole epoch; there while it is under way, or where it is to be kept."""
         self.stop_file = folder / "stop"
         """While it is there, training ends at the next epoch's end, without a result."""
+        self.stopped_file = folder / "stopped.json"
         self.result_file = folder / "result.json"
         self.claim = Claim(folder / "claim")
 
@@ -86,6 +107,28 @@ class Evaluation:
         """Write result.json, durable and whole. The last step: its existence means all else is there."""
         assert result.key == self.key, (result.key, self.key)
         write_json(self.result_file, asdict(result))
+
+    def stopped(self) -> Stopped | None:
+        """Where it was left early by those who asked for it last; None while it is under way, and once it is over."""
+        try:
+            return Stopped(**json.loads(self.stopped_file.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            raise MachineError(f"{self.stopped_file}: damaged; remove it to go on with this evaluation") from None
+
+    def stop(self, stopped: Stopped) -> None:
+        """Write stopped.json, durable and whole."""
+        write_json(self.stopped_file, asdict(stopped))
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The whole lines of progress.jsonl that end an epoch."""
+        try:
+            lines = self.progress_file.read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [entry for entry in entries if "epoch" in entry]
 
     def progress(self, entry: Mapping[str, Any]) -> None:
         """Append one line to progress.jsonl."""
@@ -104,7 +147,7 @@ class Evaluation:
     def begin(self, experiment_text: str, point_text: str) -> None:
         """Make the folder ready for training: what a dead attempt left is removed, but for its state."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (self.applied_file, self.log_file, self.stop_file):
+        for leftover in (self.applied_file, self.log_file, self.stop_file, self.stopped_file):
             leftover.unlink(missing_ok=True)
         shutil.rmtree(self.adapter, ignore_errors=True)
         self.experiment_file.write_text(experiment_text)

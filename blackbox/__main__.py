@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,8 @@ from bbo.runlog import Answer, Ask, Stop
 from bbo.session import ENVIRONMENT as SESSION
 from bbo.session import Numbers, Superseded, read_session
 from bbo.space import Point
-from bbo.store import Result, Store
+from bbo.stopping import Asked, stopping_of, told_for
+from bbo.store import Result, Stopped, Store
 from blackbox.block import Blackbox, Candidate, Source
 from blackbox.keep import prune
 
@@ -118,22 +120,37 @@ def _answer(
     `answered` has the values of asks that the record answers.
     """
     outputs = blackbox.experiment.outputs
-    todo = [c for c, ask in zip(candidates, asks, strict=True) if ask is not None and ask.number not in answered]
+    todo = [
+        replace(c, asked=_asked(index, blackbox.experiment, c, ask))
+        for c, ask in zip(candidates, asks, strict=True)
+        if ask is not None and ask.number not in answered
+    ]
 
-    def told(candidate: Candidate, result: Result, source: Source) -> None:
-        if result.status == "ok":
-            values = tuple(output.value(result.metrics) for output in outputs)
+    def told(candidate: Candidate, ended: Result | Stopped, source: Source) -> None:
+        if isinstance(ended, Stopped):
+            assert candidate.asked is not None
+            answer = told_for(blackbox.experiment, candidate.asked, ended)
         else:
-            values = tuple(output.failed for output in outputs)
+            good = ended.status == "ok"
+            values = tuple(output.value(ended.metrics) if good else output.failed for output in outputs)
+            answer = Answer(0, values, source, time.time(), ended.job, ended.reason)
         for ask in asks:
             if ask is not None and ask.key == candidate.key and ask.number not in answered:
-                answered[ask.number] = values
-                index.answer(Answer(ask.number, values, source, time.time(), result.job, result.reason))
+                answered[ask.number] = answer.values or ()
+                index.answer(replace(answer, number=ask.number))
 
     blackbox.evaluate(todo, told)
     prune(index, blackbox.store, blackbox.experiment, owns_store)
     lines = [format_answer(answered[ask.number] if ask else None, len(outputs)) for ask in asks]
     return "\n".join(lines) + "\n"
+
+
+def _asked(index: Index, experiment: Experiment, candidate: Candidate, ask: Ask) -> Asked:
+    """As what this is asked for. The stopping rule is for the whole trainings that a driver's optimizer wants."""
+    rule = stopping_of(experiment, index.session.stopping if index.session else "none")
+    whole = not ask.native and not ask.surrogate and candidate.parent is None
+    stopping = rule.model_dump() if whole and rule.rule != "none" else None
+    return Asked(str(index.run.folder.absolute()), ask.number, ask.block, stopping)
 
 
 def _candidates(

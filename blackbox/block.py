@@ -14,7 +14,8 @@ from bbo.experiment import Experiment
 from bbo.points import format_point
 from bbo.run import Run
 from bbo.space import Point
-from bbo.store import Result, Store, key_of
+from bbo.stopping import Judge
+from bbo.store import Result, Stopped, Store, key_of
 from blackbox import toy
 from blackbox.jobs import ROOT, Candidate, Jobs, measures_the_machine
 from blackbox.preflight import Preflight
@@ -22,8 +23,8 @@ from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.resident import Resident
 from blackbox.settings import Settings, Training, read_settings
 
-Source = Literal["trained", "store", "failed"]
-Told = Callable[[Candidate, Result, Source], None]
+Source = Literal["trained", "store", "stopped", "failed"]
+Told = Callable[[Candidate, Result | Stopped, Source], None]
 
 
 class Blackbox:
@@ -130,27 +131,31 @@ class Blackbox:
 
     def _tell_known(self, waiting: dict[str, Candidate], told: Told, source: Source) -> None:
         for key, candidate in list(waiting.items()):
-            result = self.store.evaluation(key).result()
+            evaluation, asked = self.store.evaluation(key), candidate.asked
+            result, stopped = evaluation.result(), evaluation.stopped()
             if result is not None:
                 del waiting[key]
                 told(candidate, result, "failed" if result.status == "failed" else source)
+            # Where no run asks, it may have been stopped for others but where we train it ourselves.
+            elif stopped and (asked.accepts(stopped) if asked else source == "trained"):
+                del waiting[key]
+                told(candidate, stopped, "stopped")
 
     def _train(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
-        """Record a result for each candidate; all claims are ours."""
+        """Record a result for each candidate, or where it was stopped; all claims are ours."""
         if self.settings is not None:
             self.preflight().ensure(self.slots)
+        evaluations = {candidate.key: self.store.evaluation(candidate.key) for candidate in candidates}
         for candidate in candidates:
             point = "" if candidate.point is None else format_point(candidate.point) + "\n"
-            self.store.evaluation(candidate.key).begin(self.experiment.dump(), point)
+            evaluations[candidate.key].begin(self.experiment.dump(), point)
         if self.settings is not None:
             jobs = Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight(), self.resident())
             jobs.run(candidates, finished)
             return
         for c in candidates:
-            training = toy.training_for(self.experiment, c.hyperparameters)
-            toy.evaluate(
-                self.store.evaluation(c.key), training, c.hyperparameters, c.point, self.experiment.name, c.fidelity
-            )
+            training, judge = toy.training_for(self.experiment, c.hyperparameters), Judge(c.asked, evaluations[c.key])
+            toy.evaluate(judge, training, c.hyperparameters, c.point, self.experiment.name, c.fidelity)
             finished()
 
 

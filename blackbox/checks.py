@@ -1,6 +1,7 @@
 """What a preflight looks at: `quick` without torch, `full` with the model in memory."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from bbo.errors import InputError
 from bbo.executors.slots import slots_of, visible_gpus
 from bbo.experiment import Experiment
 from bbo.points import format_point
+from bbo.space import Point, Space
+from bbo.stopping import refusal, stopping_of
 from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
@@ -17,10 +20,13 @@ PAIRS = 10
 """Forward passes without and with the adapter that are compared before its identity is denied."""
 
 
-def quick(experiment: Experiment) -> None:
-    """Everything that can be said without loading anything. Raises InputError with all that is wrong."""
+def quick(experiment: Experiment, stopping: str | None = None, budget: int | None = None) -> None:
+    """Everything that can be said without loading anything. Raises InputError with all that is wrong.
+
+    `stopping` is the rule where it is not the YAML's, `budget` how many evaluations there will be.
+    """
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
-    problems = _bad_corners(experiment, blackbox)
+    problems = _bad_corners(experiment, blackbox) or _useless_rule(experiment, blackbox, stopping, budget)
     if blackbox.settings is not None:
         problems += _missing_files(experiment, blackbox.settings)
     if problems:
@@ -43,22 +49,37 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
     return problems
 
 
-def _bad_corners(experiment: Experiment, blackbox: Blackbox) -> list[str]:
-    """Each variable at its lowest and highest: what no training accepts should not be found after a day."""
-    space, problems = experiment.space, dict[str, None]()
+def _corners(space: Space) -> Iterator[tuple[str, Point]]:
+    """Each variable at its lowest and highest, all others at the other end."""
     corners = {end: tuple(space.variables[name].bounds[end] for name in space.free) for end in (0, 1)}
     for low in (0, 1):
         for i, name in enumerate(space.free):
-            point = tuple(corners[low if j == i else 1 - low][j] for j in range(len(space.free)))
-            try:
-                training = blackbox.training(space.decode(point))
-                if isinstance(training, Training):
-                    training.batch(blackbox.processes)
-            except InputError as error:
-                problems |= dict.fromkeys(str(experiment.locate(message)) for message in error.messages)
-            except ValueError as error:
-                problems[str(experiment.error(f"space.{name}", f"{format_point(point)}: {error}"))] = None
+            yield name, tuple(corners[low if j == i else 1 - low][j] for j in range(len(space.free)))
+
+
+def _bad_corners(experiment: Experiment, blackbox: Blackbox) -> list[str]:
+    """What no training accepts should not be found after a day."""
+    problems = dict[str, None]()
+    for name, point in _corners(experiment.space):
+        try:
+            training = blackbox.training(experiment.space.decode(point))
+            if isinstance(training, Training):
+                training.batch(blackbox.processes)
+        except InputError as error:
+            problems |= dict.fromkeys(str(experiment.locate(message)) for message in error.messages)
+        except ValueError as error:
+            problems[str(experiment.error(f"space.{name}", f"{format_point(point)}: {error}"))] = None
     return list(problems)
+
+
+def _useless_rule(experiment: Experiment, blackbox: Blackbox, rule: str | None, budget: int | None) -> list[str]:
+    """A stopping rule that could stop nothing."""
+    trainings = [blackbox.training(experiment.space.decode(point)) for _, point in _corners(experiment.space)]
+    epochs = math.ceil(max(training.num_train_epochs for training in trainings))
+    wrong = refusal(experiment, stopping_of(experiment, rule), epochs, budget)
+    if wrong is None:
+        return []
+    return [f"--stopping: {wrong}" if rule else str(experiment.error("stopping", wrong))]
 
 
 def plan(experiment: Experiment) -> list[str]:

@@ -17,7 +17,7 @@ from bbo.experiment import Experiment, read_experiment
 from bbo.points import format_answer, format_point, read_points, read_text
 from bbo.run import find_run
 from bbo.space import Point, Space, Value
-from bbo.store import Evaluation, Result, Store
+from bbo.store import Evaluation, Result, Stopped, Store
 from blackbox.block import Blackbox, Source
 
 QUICKSTART = Path(__file__).parent.parent / "params" / "quickstart.yaml"
@@ -90,14 +90,18 @@ def _evaluate_with(
     print(f"evaluation       {store.evaluation(candidate.key).folder}", flush=True)
     before = store.evaluation(candidate.key).result() if again else None
     where = Store(root / f".again-{os.getpid()}") if before else store
-    told: list[tuple[Result, Source]] = []
+    told: list[tuple[Result | Stopped, Source]] = []
     with _progress(where.evaluation(candidate.key)):
         Blackbox(experiment, where, blackbox.preflight_file).evaluate(
             [candidate], lambda _, result, source: told.append((result, source))
         )
+    ended, source = told[0]
+    if isinstance(ended, Stopped):
+        print(f"stopped at epoch {ended.epoch:g} ({ended.reason})")
+        return 3
     if before:
         _replace(store.evaluation(candidate.key).folder, where.evaluation(candidate.key).folder)
-    return _show(experiment, store.evaluation(candidate.key), *told[0], before)
+    return _show(experiment, store.evaluation(candidate.key), ended, source, before)
 
 
 def _read(text: str, file: Path, space: Space) -> tuple[Point, dict[str, Value]]:

@@ -2,12 +2,12 @@
 
 A step's loss is the mean over its label tokens, however the step is cut into processes and passes. Every member has its
 own rows, loss, clipping, optimizer and schedule, so that its result does not depend on its companions; whoever leaves
-(a loss that is not finite, time over, asked to stop) is not computed any more.
+(a loss that is not finite, time over, stopped early) is not computed any more.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from torch.nn import CrossEntropyLoss
 
 from bbo.errors import InputError
+from bbo.stopping import Judge
 from bbo.store import write_json
 from blackbox import state
 from blackbox.data import by_length, deal, epoch_steps, label_tokens
@@ -57,6 +58,8 @@ class Fit:
     def run(self) -> None:
         self.pack.model.train()
         self._marked = time.monotonic()
+        if self.step:
+            self._stop(Judge.rule)  # a process that was killed may not have asked
         while self.members and self.step < self.steps:
             self._epoch()
             if self.members:
@@ -65,7 +68,7 @@ class Fit:
                 member.epoch += 1
                 if self.step < self.steps or self.setup.keep_state:
                     state.capture(self.setup, member)
-            self._stop()
+            self._stop(Judge.verdict)
 
     def _epoch(self) -> None:
         setup, shown, first = self.setup, time.monotonic(), self.step
@@ -128,15 +131,16 @@ class Fit:
                 )
         self._leave()
 
-    def _stop(self) -> None:
-        """Who was asked to stop, and has not finished, leaves."""
+    def _stop(self, ask: Callable[[Judge], str | None]) -> None:
+        """Who was asked to stop, or is stopped by the run's rule, leaves; not after the last epoch."""
+        if not self.members or self.step >= self.steps:
+            return
         accelerator = self.setup.accelerator
-        asked = [accelerator.is_main_process and member.evaluation.stop_file.exists() for member in self.members]
-        for member, stop in zip(
-            self.members, accelerator.reduce(torch.tensor(asked, device=accelerator.device).long(), "sum"), strict=True
-        ):
-            if stop and self.step < self.steps:
-                member.ended = Ended(stopped=True)
+        verdicts = [ask(member.judge) if accelerator.is_main_process else None for member in self.members]
+        stop = torch.tensor([verdict is not None for verdict in verdicts], device=accelerator.device).long()
+        for member, verdict, stops in zip(self.members, verdicts, accelerator.reduce(stop, "sum"), strict=True):
+            if stops:
+                member.ended = Ended(reason=verdict, stopped=True)
         self._leave()
 
     def _late(self) -> list[bool]:

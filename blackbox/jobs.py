@@ -4,7 +4,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from bbo.executors import local
 from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.space import Point
+from bbo.stopping import Asked
 from bbo.store import Result, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launch_command, launcher
@@ -43,6 +44,8 @@ class Candidate:
     fidelity: Mapping[str, float] = field(default_factory=dict)
     parent: str | None = None
     """Key of the evaluation it goes on from, or ROOT; either way its own state is kept for children."""
+    asked: Asked | None = None
+    """As what of a run; None where no run asks."""
 
 
 def measures_the_machine(experiment: Experiment) -> bool:
@@ -51,7 +54,7 @@ def measures_the_machine(experiment: Experiment) -> bool:
 
 
 class Jobs:
-    """Trains candidates whose claims are held."""
+    """Trains candidates whose claims are held and whose folders are ready."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class Jobs:
         self._attempts: dict[str, int] = {}
 
     def run(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
-        """Record a result for every candidate. `finished` is called whenever there may be a new one.
+        """Record for every candidate its result or where it was stopped. `finished` is called whenever one may be new.
 
         Raises MachineError or InputError, with what the process said, when a job could not do its work.
         """
@@ -142,6 +145,7 @@ class Jobs:
                     "fidelity": c.fidelity,
                     "parent": self._state_of(c.parent),
                     "attempts": self._attempts[c.key],
+                    "asked": None if c.asked is None else asdict(c.asked),
                 }
                 for c in job
             ],
@@ -153,7 +157,8 @@ class Jobs:
     def _judge(self, ended: local.Launch, how: local.Exit, job: Sequence[Candidate]) -> list[list[Candidate]]:
         """What is left to do of a job whose process has ended: its unfinished points, each alone."""
         self.preflight.keep_base(self.store.jobs / f"{ended.job}.base.json")
-        unfinished = [c for c in job if self.store.evaluation(c.key).result() is None]
+        evaluations = [(c, self.store.evaluation(c.key)) for c in job]
+        unfinished = [c for c, evaluation in evaluations if evaluation.result() is None and not evaluation.stopped()]
         if unfinished:
             raise_failure(failure_file(self.store.jobs / f"{ended.job}.json"), ended.log)
         again = []

@@ -21,7 +21,7 @@ def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) 
         ranks = {key: tuple(rank) for key, rank in index.state.kept.items()}
         surrogates = set()
         for ask, answer in index.news():
-            if answer.values is None or answer.source == "failed":
+            if answer.values is None or answer.source in ("failed", "stopped"):
                 continue
             if not owns_store and answer.source != "trained":
                 continue

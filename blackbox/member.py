@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import CrossEntropyLoss, Parameter
 from transformers.optimization import get_scheduler
 
+from bbo.stopping import Judge
 from bbo.store import Evaluation, write_json
 from blackbox import applied
 from blackbox.applied import Counts
@@ -36,6 +37,7 @@ class Member:
     criterion: CrossEntropyLoss
     clip: Callable[[], Any] | None
     counts: Counts
+    judge: Judge
     loss: Tensor
     """Sum of this epoch's step losses, this process's part, on the device."""
     rate: float = 0.0
@@ -116,6 +118,7 @@ def _member(setup: Setup, pack: Pack, name: str, training: Training, evaluation:
         scheduler=scheduler,
         criterion=CrossEntropyLoss(reduction="sum", label_smoothing=training.label_smoothing_factor),
         clip=clip if training.max_grad_norm else None,
+        judge=Judge(None, evaluation),
         counts=Counts(seed=(pack.generators[name].initial_seed() - accelerator.process_index) % 2**63),
         loss=torch.zeros((), dtype=torch.float64, device=accelerator.device),
     )

@@ -44,7 +44,7 @@ class Ended:
     metrics: dict[str, float] = field(default_factory=dict)
     reason: str | None = None
     stopped: bool = False
-    """Left early because it was asked to: there is no result, its state is kept."""
+    """Left early, as `reason` says: there is no result, its state is kept."""
     train_seconds: float = 0.0
     score_seconds: float = 0.0
     shared: bool = True

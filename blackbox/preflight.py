@@ -83,6 +83,9 @@ def main() -> int:
     what.add_argument("--quick", action="store_true", help="check what needs no model in memory, in under a second")
     what.add_argument("--plan", action="store_true", help="print launch line, memory and time; check nothing")
     what.add_argument("--json", type=Path, metavar="FILE", help="write the report here instead of printing it")
+    rule = "with --quick: the stopping rule, where it is not the YAML's"
+    parser.add_argument("--stopping", metavar="RULE", help=rule)
+    parser.add_argument("--budget", metavar="N", type=int, help="with --quick: evaluations there will be at most")
     options = parser.parse_args()
     lifeline.watch()
     try:
@@ -103,7 +106,7 @@ def _report(experiment: Experiment, options: argparse.Namespace) -> None:
     from blackbox import checks  # noqa: PLC0415 - which imports this module
 
     if options.quick:
-        checks.quick(experiment)
+        checks.quick(experiment, options.stopping, options.budget)
     elif options.plan:
         print("\n".join(checks.plan(experiment)))
     else:

@@ -19,7 +19,8 @@ import bbo
 from bbo.errors import InputError
 from bbo.experiment import Experiment
 from bbo.space import Point
-from bbo.store import Evaluation, Result
+from bbo.stopping import Judge
+from bbo.store import Result
 
 BASE_LOSS = 3.0
 
@@ -74,15 +75,16 @@ def loss(training: ToyTraining, epoch: int) -> float:
 
 
 def evaluate(
-    evaluation: Evaluation,
+    judge: Judge,
     training: ToyTraining,
     hyperparameters: Mapping[str, Any],
     point: Point | None,
     name: str,
     fidelity: Mapping[str, float] = {},
-) -> Result:
-    """Train and score one point, and record it."""
-    started = time.time()
+) -> None:
+    """Train and score one point, and record how it ended."""
+    started, evaluation, job = time.time(), judge.evaluation, f"toy-{os.getpid()}"
+    evaluation.rewind(0)
     losses = []
     epochs = math.ceil(training.num_train_epochs * fidelity.get("epochs_fraction", 1.0))
     rows = fidelity.get("train_fraction", 1.0)
@@ -92,6 +94,9 @@ def evaluate(
         evaluation.progress({"epoch": epoch, "step": epoch, "steps": epochs, "eval_loss": losses[-1]})
         if not math.isfinite(losses[-1]):
             break
+        if epoch < epochs and (reason := judge.verdict()) is not None:
+            judge.record(reason, time.time() - started, 0, job)
+            return
     evaluation.applied_file.write_text(json.dumps(training.model_dump() | {"num_train_epochs": epochs}))
     ok = math.isfinite(losses[-1])
     seconds = time.time() - started
@@ -110,11 +115,10 @@ def evaluate(
         finished=time.time(),
         host=socket.gethostname(),
         slot="in process",
-        job=f"toy-{os.getpid()}",
+        job=job,
         seed=training.seed,
         fidelity=dict(fidelity),
         reason=None if ok else f"the loss became {losses[-1]} in epoch {len(losses)}",
         versions={"bbo": bbo.__version__},
     )
     evaluation.record(result)
-    return result

@@ -20,6 +20,7 @@ import torch
 from bbo import lifeline
 from bbo.errors import InputError
 from bbo.experiment import read_experiment
+from bbo.stopping import Asked, Judge
 from bbo.store import Evaluation
 from blackbox import state
 from blackbox.failure import INPUT_REFUSED, MACHINE_FAILED, failure_file, write_failure
@@ -44,6 +45,12 @@ class Entry:
     def parent(self) -> Path | None:
         """The captured state that it starts from."""
         return None if self.item.get("parent") is None else Path(self.item["parent"])
+
+    @property
+    def judge(self) -> Judge:
+        """Who says when to leave it, for those who asked for it."""
+        asked = self.item.get("asked")
+        return Judge(None if asked is None else Asked(**asked), self.evaluation)
 
 
 def main() -> int:
@@ -147,6 +154,7 @@ def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | N
 
 def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
     """At the beginning, where a killed job was, or where the parent ended."""
+    member.judge = entry.judge
     if _behind(entry):
         state.resume(setup, member, entry.evaluation.state_file)
     elif entry.parent is not None:
@@ -180,8 +188,12 @@ def _end(setup: Setup, pack: Pack, entry: Entry, member: Member, peak: float) ->
 
 
 def _record(setup: Setup, job: Mapping[str, Any], entry: Entry, ended: Ended, phases: Phases) -> None:
-    """Write the result; a stopped member has none and keeps its state."""
-    if ended.stopped or (not ended.shared and entry.evaluation.result() is not None):
+    """Write the result, or where it was stopped; then it keeps its state."""
+    if ended.stopped:
+        assert ended.reason is not None, "the main process has asked"
+        entry.judge.record(ended.reason, sum(vars(phases).values()), job["gpus"], job["id"])
+        return
+    if not ended.shared and entry.evaluation.result() is not None:
         return  # of several processes the first to fail knows why: the others only see that it is gone
     entry.evaluation.record(make_result(job, entry.item, ended, phases, entry.training.seed))
     if not setup.keep_state:

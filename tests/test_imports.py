@@ -16,7 +16,7 @@ LAYERS = [
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
     {"problem", "experiment", "run", "executors", "mads"},
-    {"pair", "session", "batch", "optimizers"},
+    {"pair", "session", "batch", "optimizers", "stopping"},
     {"index", "guard", "evaluate"},
     {"replay", "loop"},
     {"driver", "display"},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bbo.errors import InputError
-from bbo.experiment import Output, read_experiment
+from bbo.experiment import Output, Stopping, read_experiment
 
 GOOD = """\
 model: {path: here}
@@ -80,6 +80,13 @@ def test_a_path_from_the_environment_starts_where_it_was_typed(tmp_path: Path, m
         ),
         ("model:", "fidelity: {full: {epochs_fraction: 0.5}}\nmodel:", "x.yaml:1: fidelity: full is the whole"),
         ("model:", "fidelity: {a b: {}}\nmodel:", "x.yaml:1: fidelity: a name must be of letters"),
+        ("model:", "stopping: never\nmodel:", "x.yaml:1: stopping: input should be 'none', 'median', 'asha' or"),
+        ("model:", "stopping: {rule: asha, eta: 3}\nmodel:", "x.yaml:1: stopping.eta: no such setting"),
+        (
+            "model:",
+            "stopping: {min_epochs: 0}\nmodel:",
+            "x.yaml:1: stopping.min_epochs: input should be greater than or equal to 1, got 0",
+        ),
         ("model:", "accelerate: no.yaml\nmodel:", "x.yaml:1: accelerate: no such file"),
     ],
 )
@@ -103,6 +110,13 @@ def test_nonsense(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(InputError):
         read_experiment(file)
+
+
+def test_a_stopping_rule_may_be_named_alone(tmp_path: Path) -> None:
+    assert read_experiment(write(tmp_path, GOOD)).stopping == Stopping(rule="none")
+    assert read_experiment(write(tmp_path, "stopping: asha\n" + GOOD)).stopping == Stopping(rule="asha")
+    whole = read_experiment(write(tmp_path, "stopping: {rule: median, n_startup: 9}\n" + GOOD))
+    assert whole.stopping == Stopping(rule="median", n_startup=9)
 
 
 def test_a_fidelity_is_its_fractions_below_one(tmp_path: Path) -> None:

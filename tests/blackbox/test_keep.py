@@ -75,6 +75,20 @@ def test_in_a_shared_store_what_others_trained_stays(tmp_path: Path) -> None:
     assert [number for number in range(1, 9) if not store.evaluation(f"k{number}").adapter.is_dir()] == [4]
 
 
+def test_what_was_stopped_holds_no_place(tmp_path: Path) -> None:
+    """The value told for it may equal the best one's."""
+    experiment = read_experiment(ROOT / "params" / "toy.yaml")
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    index = Index(run, open_session(run, run.log(), store, None, in_order=True))
+    for number in range(1, 6):
+        store.evaluation(f"k{number}").adapter.mkdir(parents=True)
+        with index.locked():
+            index.ask([(float(number),)], [f"k{number}"])
+        index.answer(Answer(number, (float(number > 3), 0.0), "stopped" if number <= 3 else "trained", 0.0))
+    prune(index, store, experiment, owns_store=True)
+    assert all(store.evaluation(key).adapter.is_dir() for key in ("k4", "k5"))
+
+
 def test_what_was_forgotten_holds_no_place(tmp_path: Path) -> None:
     experiment = read_experiment(ROOT / "params" / "toy.yaml")
     run, store = Run(tmp_path), Store(tmp_path / "evals")
