@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bbo.driver import Watch
 from bbo.experiment import Experiment
+from bbo.lineage import schedule
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, RunLog
 from bbo.store import Store
@@ -143,6 +144,8 @@ def summary(
         ask, answer = best
         rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation #{ask.number})"
         rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
+        if (changes := schedule(store, ask.key)) is not None:
+            rows["best schedule"] = changes
     count = {source: sum(a.source == source for _, a in evaluated) for source in ("trained", "store", "failed")}
     surrogates = {ask.key for ask in log.replayed if ask.surrogate and ask.number in log.answers}
     counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed)"

@@ -32,7 +32,8 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m blackbox", allow_abbrev=False)
     parser.add_argument("experiment", metavar="EXPERIMENT.yaml", type=Path)
     parser.add_argument("points", metavar="POINTFILE", type=Path)
-    parser.add_argument("--fidelity", metavar="NAME", default=FULL, help="one of the experiment's (default: full)")
+    fidelity = "one of the experiment's, or epochs_fraction=X,train_fraction=Y (default: full)"
+    parser.add_argument("--fidelity", metavar="NAME", default=FULL, help=fidelity)
     parents = "a line per point: key of the evaluation whose captured state it goes on from, or - for none"
     parser.add_argument("--parents", metavar="FILE", type=Path, help=parents)
     options = parser.parse_args()

@@ -12,7 +12,7 @@ from bbo.executors import local
 from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.space import Point
-from bbo.store import Result, Store, write_json
+from bbo.store import ROOT, Result, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launch_command, launcher
 from blackbox.preflight import Preflight
@@ -23,10 +23,6 @@ ATTEMPTS = 3
 
 START_SECONDS = 300.0
 """Allowance for starting a process and loading a model, beside `resources.time_limit`."""
-
-
-ROOT = "-"
-"""The parent of an evaluation that has none, among those that are to have children."""
 
 
 OF_THE_MACHINE = {"eval_runtime", "train_runtime", "peak_gib"}
@@ -140,7 +136,8 @@ class Jobs:
                     "point": c.point,
                     "hyperparameters": c.hyperparameters,
                     "fidelity": c.fidelity,
-                    "parent": self._state_of(c.parent),
+                    "parent": c.parent,
+                    "state": self._state_of(c.parent),
                     "attempts": self._attempts[c.key],
                 }
                 for c in job
@@ -192,5 +189,6 @@ class Jobs:
             fidelity=dict(candidate.fidelity),
             attempts=self._attempts[candidate.key],
             reason=reason,
+            parent=candidate.parent,
         )
         self.store.evaluation(candidate.key).record(result)

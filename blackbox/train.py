@@ -29,7 +29,7 @@ from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, pe
 from blackbox.pack import Pack
 from blackbox.planner import alike, evenly, most_members, shape_of
 from blackbox.settings import Training
-from blackbox.setup import Setup, load, trainings_of
+from blackbox.setup import Setup, load, share_of, trainings_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Entry:
     @property
     def parent(self) -> Path | None:
         """The captured state that it starts from."""
-        return None if self.item.get("parent") is None else Path(self.item["parent"])
+        return None if self.item.get("state") is None else Path(self.item["state"])
 
 
 def main() -> int:
@@ -93,7 +93,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
 
 
 def _packs(setup: Setup, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Who trains with whom: who agrees in length, batch and epochs behind it, as many as fit into memory."""
+    """Who trains with whom: who agrees in length, batch and what is behind it, as many as fit into memory."""
     shapes = [(shape_of(e.training), str(e.item["fidelity"]), _behind(e)) for e in entries]
     for group in alike(entries, shapes):
         yield from evenly(group, most_members(setup, [entry.training for entry in group]))
@@ -124,9 +124,10 @@ def train_pack(setup: Setup, entries: Sequence[Entry], base_score: Path | None) 
     return [done for part, base in zip(parts, bases, strict=True) for done in train_pack(setup, part, base)]
 
 
-def _behind(entry: Entry) -> int:
-    """Epochs that an earlier attempt has behind it."""
-    return state.epochs_behind(entry.evaluation.state_file)
+def _behind(entry: Entry) -> tuple[int, float]:
+    """Epochs that an earlier attempt has behind it, and the share of the schedule that the parent has."""
+    shared = 0.0 if entry.parent is None else state.share_behind(entry.parent)
+    return state.epochs_behind(entry.evaluation.state_file), shared
 
 
 def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | None) -> list[tuple[Entry, Ended]]:
@@ -147,10 +148,15 @@ def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | N
 
 def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
     """At the beginning, where a killed job was, or where the parent ended."""
-    if _behind(entry):
+    member.share = share_of(entry.item)
+    if state.epochs_behind(entry.evaluation.state_file):
         state.resume(setup, member, entry.evaluation.state_file)
     elif entry.parent is not None:
         state.follow(setup, member, entry.parent)
+    if member.share < 1 and member.steps < 2:  # one may be the smaller last step of an epoch
+        raise InputError(
+            f"fidelity: epochs_fraction {member.share:g} of {member.whole} optimizer steps is no interval: at least 2"
+        )
     if setup.accelerator.is_main_process:
         entry.evaluation.rewind(member.counts.steps)
     try:

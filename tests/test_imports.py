@@ -15,7 +15,7 @@ LAYERS = [
     {"space", "claims"},
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
-    {"problem", "experiment", "run", "executors"},
+    {"problem", "experiment", "run", "executors", "optimizers", "lineage"},
     {"pair", "session", "batch"},
     {"index"},
     {"replay"},
