@@ -65,7 +65,7 @@ class Fidelity(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs_fraction: float = Field(1.0, gt=0, le=1)
-    """Of the epochs; the schedule is that of the shortened run."""
+    """Of the epochs; the schedule is that of the shortened run, or, of an interval (`--parents`), that of the whole."""
     train_fraction: float = Field(1.0, gt=0, le=1)
     """Of the training rows."""
 

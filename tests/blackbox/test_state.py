@@ -50,10 +50,10 @@ def again(tmp_path: Path, experiment: Write, write_job: Write) -> Callable[..., 
         file = write_job(experiment(**{**TRAINING, **training}), *points, name=name)
 
         def run(
-            parents: list[Evaluation] | None = None, each: dict[str, Any] = {}, **parts: Any
+            parents: list[Evaluation] | None = None, each: dict[str, Any] | None = None, **parts: Any
         ) -> list[Evaluation]:
             job = json.loads(file.read_text()) | parts
-            job["evaluations"] = [entry | each for entry in job["evaluations"]]
+            job["evaluations"] = [entry | (each or {}) for entry in job["evaluations"]]
             for entry, parent in zip(job["evaluations"], parents or [], strict=False):
                 entry |= {"parent": parent.key, "state": str(parent.state_file)}
             file.write_text(json.dumps(job))
@@ -320,7 +320,9 @@ def test_a_clone_goes_on_from_its_parents_loss(again: Callable[..., Train]) -> N
     parents = again("parents", *points)(keep_state=True, each=part)
     changed = {"learning_rate": 1e-12, "weight_decay": 0.2, "lora_dropout": 0.1, "label_smoothing_factor": 0.1}
     (clone,) = again("clone", {**POINT, **changed})([parents[1]], keep_state=True, each=part)
+    (fresh,) = again("fresh", {**POINT, **changed})(each=part)
     ended = result_of(parents[1]).metrics["eval_loss"]
+    assert abs(result_of(fresh).metrics["eval_loss"] - ended) > 0.1, "the base model's"
     assert result_of(clone).metrics["eval_loss"] == pytest.approx(ended, abs=1e-6)
     assert result_of(clone).parent == parents[1].key
     used = json.loads(clone.applied_file.read_text())
