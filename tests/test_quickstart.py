@@ -179,6 +179,7 @@ def test_an_evaluation_goes_on_from_anothers_state(command: Command, tmp_path: P
         return answer("--parents", "parents", "--fidelity", "epochs_fraction=0.5")
 
     first = going_on_from("-")
+    assert first[0].isdigit(), first
     (key,) = (folder.name for folder in evals.iterdir() if (folder / "state.safetensors").is_file())
     second = going_on_from(key)
     assert len(list(evals.glob("*/state.safetensors"))) == 2

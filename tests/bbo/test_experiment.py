@@ -122,7 +122,7 @@ def test_a_fidelity_is_its_fractions_below_one(tmp_path: Path) -> None:
         ("epochs_fraction=x", "--fidelity: epochs_fraction: input should be a valid number, unable to parse string as"),
         ("epochs=1", "--fidelity: epochs: extra inputs are not permitted, got '1'"),
         ("epochs_fraction=0.5,epochs_fraction=0.5", "--fidelity: each fraction once, got 'epochs_fraction=0.5,epochs_"),
-        ("train_fraction=nan", "--fidelity: train_fraction: input should be greater than 0, got 'nan'"),
+        ("train_fraction=nan", "--fidelity: train_fraction: input should be less than or equal to 1, got 'nan'"),
         ("epochs_fraction=0.5,low", "--fidelity: low: extra inputs are not permitted, got ''"),
     ],
 )
