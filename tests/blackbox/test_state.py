@@ -304,6 +304,7 @@ def test_intervals_with_the_same_values_are_one_training(intervals: int, again: 
     parents: list[Evaluation] = []
     for number in range(intervals):
         parents = again(f"part{number}", *points)(parents, keep_state=True, each=part)
+        assert [result_of(one).status for one in parents] == ["ok", "ok"]
     for one, last in zip(whole, parents, strict=True):
         assert result_of(one).metrics["eval_loss"] == result_of(last).metrics["eval_loss"]
         assert all(torch.equal(weights, weights_of(last)[name]) for name, weights in weights_of(one).items())
