@@ -109,16 +109,26 @@ def test_what_has_failed_or_was_stopped_follows_the_best() -> None:
     assert [proposal.parent for proposal in optimizer.ask(4)] == [4, 4, 3, 4]
 
 
+def test_what_was_stopped_is_the_worst() -> None:
+    optimizer = pbt()
+    first = optimizer.ask(4)
+    optimizer.tell(Outcome(1, first[0].point, "stopped", 0.0, epoch=1))
+    for number, objective in ((2, 0.1), (3, 0.2), (4, 0.3)):
+        optimizer.tell(outcome(number, first[number - 1], objective))
+    assert [proposal.parent for proposal in optimizer.ask(4)] == [2, 2, 3, 4]
+
+
 def test_where_all_have_failed_others_begin() -> None:
     proposals = drive(pbt(), outcome)
     assert len(proposals) == 16 and {proposal.parent for proposal in proposals} == {None}
     assert len({proposal.point for proposal in proposals}) == 16
 
 
-def test_a_clone_differs_from_its_parent() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_a_clone_differs_from_its_parent(seed: int) -> None:
     """Also where the one value that may change stands at its bound, and factor after factor points outwards."""
     space = Space({"lora_rank": Variable(int=(1, 9)), "lora_dropout": Variable(choice=(0, 0.1))})
-    optimizer = pbt(space=space, x0=[(2.0, 1.0)] * 4, budget=4, resample=0.0)
+    optimizer = pbt(space=space, x0=[(2.0, 1.0)] * 4, budget=4, seed=seed, resample=0.0)
     proposals = drive(optimizer, lambda number, proposal: outcome(number, proposal, 1.0))
     clones = [proposal for number, proposal in enumerate(proposals) if proposal.parent not in (None, number - 3)]
     assert len(clones) == 3
