@@ -82,7 +82,7 @@ def check_blackbox(yaml: Path, budget: int | None, stopping: str | None = None) 
 
 
 def ask_blackbox(yaml: Path, *what: str) -> None:
-    """Let the blackbox, since `bbo` knows no LLM, say something of an experiment. Raises InputError with what it finds."""
+    """Let the blackbox, since `bbo` knows no LLM, speak of an experiment. Raises InputError with what it refuses."""
     done = subprocess.run(
         [sys.executable, "-m", "blackbox.preflight", str(yaml), *what], stderr=subprocess.PIPE, text=True, check=False
     )

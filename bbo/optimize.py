@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from bbo import keywords
-from bbo.conduct import Conduct, about_experiment, check_blackbox, at_least, common_options, errors, limits_of
+from bbo.conduct import Conduct, about_experiment, at_least, check_blackbox, common_options, errors, limits_of
 from bbo.errors import InputError
 from bbo.evaluate import words
 from bbo.experiment import FULL, Experiment, Rule

@@ -15,7 +15,7 @@ LAYERS = [
     {"space", "claims"},
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
-    {"problem", "experiment", "run", "executors", "mads"},
+    {"problem", "experiment", "run", "executors", "mads", "lineage"},
     {"pair", "session", "batch", "optimizers", "stopping"},
     {"index", "guard", "evaluate"},
     {"replay", "loop"},
