@@ -17,6 +17,8 @@ from bbo.store import write_json
 ENVIRONMENT = "BBO_RUN"
 """The run folder of a driven blackbox; unset when a native NOMAD or a user calls it."""
 
+MAY_CHANGE = "only budget, resources and display may change; choose another --run NAME"
+
 
 class Run:
     """The files of one run."""
@@ -76,8 +78,8 @@ class Run:
             return None
         return base
 
-    def settle(self, about: Mapping[str, Any]) -> None:
-        """Note what the run is about, or raise InputError naming what changed since it was begun."""
+    def settle(self, about: Mapping[str, Any], rule: str = MAY_CHANGE) -> None:
+        """Note what the run is about, or raise InputError naming what changed since it was begun, and the rule."""
         try:
             recorded = json.loads(self.about_file.read_text())
         except FileNotFoundError:
@@ -87,10 +89,7 @@ class Run:
             raise MachineError(f"{self.about_file}: damaged") from None
         changed = sorted(_changes(recorded, json.loads(json.dumps(about))))
         if changed:
-            raise InputError(
-                f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} "
-                "(only budget, resources and display may change; choose another --run NAME)"
-            )
+            raise InputError(f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} ({rule})")
 
 
 def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:

@@ -21,7 +21,9 @@ LAYERS = [
     {"replay"},
     {"driver"},
     {"display"},
-    {"nomad"},
+    {"nomad", "reports"},
+    {"race"},
+    {"compare"},
     {"cli"},
 ]
 """From the ground up: a module of bbo imports only from layers below its own (or, within a parser, beside it)."""
@@ -48,7 +50,7 @@ def test_bbo_never_imports_the_blackbox() -> None:
 
 
 def test_layers() -> None:
-    modules = {file.stem for file in (ROOT / "bbo").glob("*.py")} | {"executors"}
+    modules = {file.stem for file in (ROOT / "bbo").glob("*.py")} | {"executors", "reports"}
     for file in (ROOT / "bbo").rglob("*.py"):
         mine = file.relative_to(ROOT / "bbo").parts[0].removesuffix(".py")
         if mine == "__init__":

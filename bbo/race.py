@@ -1,0 +1,222 @@
+"""The runs of a comparison: every method with every seed is one, in a child process, all on one store.
+
+    runs/compare-NAME/   params/SEED/NAME.txt and .yaml   evals/ (the store)   report.md .json figure.svg .png
+        METHOD/          SEED/ (a run folder)   SEED.out (what it said)   SEED.json (how it ended)
+
+The run logs and the store are the truth: the same command reads what is finished and goes on with the rest.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bbo.driver import failed_in_a_row
+from bbo.errors import InputError
+from bbo.experiment import FULL, Experiment, read_experiment
+from bbo.lifeline import ENVIRONMENT as LIFELINE
+from bbo.nomad import about
+from bbo.pair import disagreements, fidelity_of
+from bbo.problem import Problem, experiment_file, read_problem
+from bbo.reports.trace import Trace, read_trace
+from bbo.run import Run
+from bbo.store import Store, write_json
+
+BBO = [sys.executable, "-c", "from bbo import lifeline; lifeline.watch(); from bbo.cli import main; main()"]
+"""`bbo`, but ending with us."""
+
+EXECUTABLES = ("BB_EXE ", "SURROGATE_EXE ")
+
+POLL = 0.2
+
+PATIENCE = 20.0
+"""Seconds that a run has to end in order."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of one method."""
+
+    method: str
+    seed: int
+    folder: Path
+    """Its run folder."""
+
+    @property
+    def run(self) -> Run:
+        return Run(self.folder)
+
+    @property
+    def output(self) -> Path:
+        return self.folder.with_suffix(".out")
+
+    @property
+    def ended(self) -> Path:
+        return self.folder.with_suffix(".json")
+
+
+@dataclass(frozen=True)
+class Race:
+    """The runs of a comparison."""
+
+    problem: Problem
+    experiment: Experiment
+    methods: Sequence[str]
+    seeds: int
+    budget: int
+    folder: Path
+    store: Store
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All runs, a seed's methods after one another, so that what is there early can be compared."""
+        seeds = range(1, self.seeds + 1)
+        return [Task(method, seed, self.folder / method / str(seed)) for seed in seeds for method in self.methods]
+
+    def about(self) -> dict[str, object]:
+        """What a comparison's folder belongs to; methods and seeds may be added."""
+        return {**about(self.problem, self.experiment), "budget": self.budget}
+
+    def parameters(self, seed: int) -> Path:
+        """The params pair of a seed."""
+        return self.folder / "params" / str(seed) / self.problem.path.name
+
+    def command(self, task: Task) -> list[str]:
+        run, store = task.folder.absolute(), self.store.root.absolute()
+        words = ["run", self.parameters(task.seed), "--optimizer", task.method, "--seed", task.seed]
+        return [*BBO, *map(str, [*words, "--budget", self.budget, "--run", run, "--store", store])]
+
+    def finished(self, task: Task) -> bool:
+        """Whether the run came to its own end: with its budget, or before it."""
+        with suppress(FileNotFoundError):
+            return bool(json.loads(task.ended.read_text())["status"] == 0)
+        return False
+
+    def complete(self, task: Task) -> bool:
+        """Whether it says what the method can do: finished, budget spent, or stopped for its failing points."""
+        log = task.run.log()
+        answered = [answer for ask in log.driven if (answer := log.answers.get(ask.number))]
+        spent = sum(answer.source != "declined" for answer in answered) >= self.budget
+        failing = len(failed_in_a_row(log)) >= self.experiment.resources.max_failed
+        return self.finished(task) or spent or failing
+
+    def trace(self, task: Task) -> Trace:
+        fidelity = self.experiment.fidelity(fidelity_of(self.problem.bb_exe) or FULL)
+        return read_trace(self.experiment, task.run.log(), self.store, task.seed, fidelity.get("epochs_fraction", 1.0))
+
+
+def read_pair(file: Path) -> tuple[Problem, Experiment]:
+    """A params pair that agrees and whose training's seed is not one of its variables. Raises InputError."""
+    problem = read_problem(file)
+    yaml = experiment_file(problem)
+    if yaml is None:
+        raise InputError(f"{problem.where('BB_EXE')}: BB_EXE runs no experiment of ours, there is nothing to compare")
+    experiment = read_experiment(yaml)
+    if wrong := disagreements(problem, experiment):
+        raise InputError(*wrong)
+    if "seed" in experiment.space.variables:
+        raise experiment.error("space.seed", "the training's seed is what a comparison sets, it cannot be a variable")
+    return problem, experiment
+
+
+def derive(problem: Problem, experiment: Experiment, seed: int, file: Path) -> None:
+    """Write the pair with the training's seed replaced: `file`, and its YAML beside it."""
+    content = {**experiment.document, "training": {**experiment.training, "seed": seed}}
+    yaml = file.with_suffix(".yaml")
+    words = {command[3] for command in (problem.bb_exe, problem.surrogate_exe) if command}
+    lines = list(problem.lines)
+    for word in words:
+        lines = [line.replace(word, yaml.name) if line.startswith(EXECUTABLES) else line for line in lines]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    yaml.write_text(replace(experiment, source=replace(experiment.source, content=content)).dump())
+    file.write_text(f"# Copy of {problem.path} for the training's seed {seed}\n" + "\n".join(lines) + "\n")
+
+
+class Watch:
+    """What a race tells while its runs are under way."""
+
+    def ended(self, task: Task, reason: str | None) -> None:
+        """A run is over; the reason where it failed."""
+
+    def going(self, tasks: Sequence[Task]) -> None:
+        """These are under way."""
+
+
+def run_all(race: Race, jobs: int, watch: Watch) -> dict[Task, str]:
+    """Do all runs that are not finished, `jobs` side by side. Returns the reasons of those that failed."""
+    waiting = [task for task in race.tasks if not race.finished(task)]
+    for seed in {task.seed for task in waiting}:
+        derive(race.problem, race.experiment, seed, race.parameters(seed))
+    failed: dict[Task, str] = {}
+    going: dict[Task, subprocess.Popen[bytes]] = {}
+    with _ending(going):
+        while waiting or going:
+            while waiting and len(going) < jobs:
+                task = waiting.pop(0)
+                going[task] = _start(race, task)
+            watch.going(list(going))
+            for task, child in list(going.items()):
+                if (status := child.poll()) is None:
+                    continue
+                del going[task]
+                write_json(task.ended, {"status": status, "budget": race.budget})
+                if status != 0:
+                    failed[task] = _reason(task, status)
+                watch.ended(task, failed.get(task))
+            time.sleep(POLL if going else 0)
+    return failed
+
+
+def _start(race: Race, task: Task) -> subprocess.Popen[bytes]:
+    task.folder.mkdir(parents=True, exist_ok=True)
+    _share_preflight(race, task)
+    with task.output.open("wb") as output:
+        return subprocess.Popen(
+            race.command(task),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, LIFELINE: "1"},
+            start_new_session=True,
+        )
+
+
+def _share_preflight(race: Race, task: Task) -> None:
+    """What another method's run with this seed has checked and scored of model and data holds for this one, too."""
+    if task.run.preflight_file.exists():
+        return
+    for other in race.tasks:
+        if other.seed == task.seed and other.run.preflight_file.is_file():
+            shutil.copy(other.run.preflight_file, task.run.preflight_file)
+            return
+
+
+@contextmanager
+def _ending(going: dict[Task, subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Whatever happens, nobody is left."""
+    try:
+        yield
+    finally:
+        for child in going.values():
+            child.terminate()
+        deadline = time.monotonic() + PATIENCE
+        for child in going.values():
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def _reason(task: Task, status: int) -> str:
+    """The sentence that a run ended with."""
+    lines = [line for line in task.output.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("continue with:")]
+    told = next((line for line in reversed(said) if line.startswith("stopped: ")), said[-1] if said else "")
+    return told.removeprefix("stopped: ") or f"it said nothing and ended with status {status}"
