@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bbo.command import experiment_word
 from bbo.driver import failed_in_a_row
 from bbo.errors import InputError
 from bbo.experiment import FULL, Experiment, read_experiment
@@ -30,8 +31,6 @@ from bbo.store import Store, write_json
 
 BBO = [sys.executable, "-c", "from bbo import lifeline; lifeline.watch(); from bbo.cli import main; main()"]
 """`bbo`, but ending with us."""
-
-EXECUTABLES = ("BB_EXE ", "SURROGATE_EXE ")
 
 POLL = 0.2
 
@@ -129,10 +128,11 @@ def derive(problem: Problem, experiment: Experiment, seed: int, file: Path) -> N
     """Write the pair with the training's seed replaced: `file`, and its YAML beside it."""
     content = {**experiment.document, "training": {**experiment.training, "seed": seed}}
     yaml = file.with_suffix(".yaml")
-    words = {command[3] for command in (problem.bb_exe, problem.surrogate_exe) if command}
-    lines = list(problem.lines)
-    for word in words:
-        lines = [line.replace(word, yaml.name) if line.startswith(EXECUTABLES) else line for line in lines]
+    lines = [line for line in problem.lines if not line.startswith(("BB_EXE ", "SURROGATE_EXE "))]
+    for keyword, words in (("BB_EXE", problem.bb_exe), ("SURROGATE_EXE", problem.surrogate_exe)):
+        if words:
+            its = (yaml.name if word == experiment_word(words) else word for word in words)
+            lines.append(f'{keyword} "{" ".join(its)}"')
     file.parent.mkdir(parents=True, exist_ok=True)
     yaml.write_text(replace(experiment, source=replace(experiment.source, content=content)).dump())
     file.write_text(f"# Copy of {problem.path} for the training's seed {seed}\n" + "\n".join(lines) + "\n")

@@ -85,7 +85,7 @@ def show(report: Text, console: Console) -> None:
     """On a terminal."""
     console.print(report.title, style="bold", highlight=False, markup=False)
     for line in report.lead:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for table in report.tables:
         drawn = Drawn(title=table.heading, title_justify="left")
         for index, column in enumerate(table.columns):
@@ -94,7 +94,7 @@ def show(report: Text, console: Console) -> None:
             drawn.add_row(*row)
         console.print(drawn, markup=False, highlight=False)
     for note in report.notes:
-        console.print(f"- {note}", highlight=False, markup=False)
+        console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def measured(value: float, error: float | None) -> str:
@@ -184,7 +184,7 @@ def _limits(comparison: Comparison) -> Iterator[str]:
     tested = [pair for pair in comparison.pairs if pair.p is not None]
     if comparison.pairs:
         yield (
-            f"Wilcoxon's signed-rank test on the finals of each pair, corrected by Holm for {len(tested)} tests, at "
+            f"Wilcoxon's signed-rank test on the finals of each pair, corrected by Holm for {len(tested)} test(s), at "
             f"{LEVEL:g}. A tie is a difference that these runs cannot tell from noise."
         )
     if len(tested) < len(comparison.pairs):
