@@ -131,7 +131,7 @@ class Progress(Watch):
 
     def going(self, tasks: Sequence[Task]) -> None:
         if self.live:
-            now = ", ".join(f"{task.method} seed {task.seed}: {_count(task)} of {self.race.budget}" for task in tasks)
+            now = ", ".join(f"{task.method} seed {task.seed}: {_count(task)} evaluations" for task in tasks)
             words = f"{self.before + self.done} of {len(self.race.tasks)} runs, {self._time()}  | {now}"
             self.live.update(Text(words, style="cyan", overflow="ellipsis", no_wrap=True), refresh=True)
 

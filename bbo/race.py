@@ -99,11 +99,11 @@ class Race:
 
     def complete(self, task: Task) -> bool:
         """Whether it says what the method can do: finished, budget spent, or stopped for its failing points."""
-        log = task.run.log()
-        answered = [answer for ask in log.driven if (answer := log.answers.get(ask.number))]
-        spent = sum(answer.source != "declined" for answer in answered) >= self.budget
-        failing = len(failed_in_a_row(log)) >= self.experiment.resources.max_failed
-        return self.finished(task) or spent or failing
+        if self.finished(task):
+            return True
+        evaluations = self.trace(task).evaluations
+        failing = len(failed_in_a_row(task.run.log())) >= self.experiment.resources.max_failed
+        return failing or (bool(evaluations) and evaluations[-1] >= self.budget)
 
     def trace(self, task: Task) -> Trace:
         fidelity = self.experiment.fidelity(fidelity_of(self.problem.bb_exe) or FULL)
@@ -174,7 +174,7 @@ def run_all(race: Race, jobs: int, watch: Watch) -> dict[Task, str]:
 
 
 def _start(race: Race, task: Task) -> subprocess.Popen[bytes]:
-    task.folder.mkdir(parents=True, exist_ok=True)
+    task.folder.parent.mkdir(parents=True, exist_ok=True)
     _share_preflight(race, task)
     with task.output.open("wb") as output:
         return subprocess.Popen(
@@ -193,6 +193,7 @@ def _share_preflight(race: Race, task: Task) -> None:
         return
     for other in race.tasks:
         if other.seed == task.seed and other.run.preflight_file.is_file():
+            task.folder.mkdir(exist_ok=True)
             shutil.copy(other.run.preflight_file, task.run.preflight_file)
             return
 
@@ -218,5 +219,7 @@ def _reason(task: Task, status: int) -> str:
     """The sentence that a run ended with."""
     lines = [line for line in task.output.read_text(errors="replace").splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith("continue with:")]
-    told = next((line for line in reversed(said) if line.startswith("stopped: ")), said[-1] if said else "")
-    return told.removeprefix("stopped: ") or f"it said nothing and ended with status {status}"
+    stopped = [line.removeprefix("stopped: ") for line in said if line.startswith("stopped: ")]
+    if stopped or not said:
+        return stopped[-1] if stopped else f"it said nothing and ended with status {status}"
+    return "no good evaluation" if status == 3 else said[-1]
