@@ -1,7 +1,11 @@
 """`bbo ...`: the commands around a run. Those that need a language model start the blackbox's programs."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +14,7 @@ from rich.console import Console
 
 from bbo import compare as comparison
 from bbo import nomad as nomad_command
+from bbo import optimize as optimize_command
 from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
 from bbo.pair import disagreements
@@ -34,6 +39,28 @@ app = typer.Typer(
 def nomad(context: typer.Context) -> None:
     """Run NOMAD on a parameter file; the same as the command `nomad`."""
     raise typer.Exit(nomad_command.run(context.args))
+
+
+@app.command(
+    "run",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def run(context: typer.Context) -> None:
+    """Run any optimizer on a params pair: `bbo run --help`."""
+    raise typer.Exit(optimize_command.run(context.args))
+
+
+@app.command(epilog="Example:  bbo stop quickstart-tpe")
+def stop(run: Annotated[str, typer.Argument(help="a name below runs/, or the path of a run folder")]) -> None:
+    """End a run that another terminal drives, as Ctrl-C would there; the same command continues it."""
+    where = find_run(run)
+    process, host = where.driver()
+    if host != socket.gethostname():
+        raise InputError(f"{where.folder}: driven by process {process} on {host}: stop it there")
+    os.kill(process, signal.SIGTERM)
+    while where.is_driven():
+        time.sleep(0.1)
+    print(f"{where.folder}: stopped after {len(where.log().answers)} answers; the same command continues it")
 
 
 @app.command(epilog="Examples:  bbo check params/quickstart.txt   |   bbo check")
@@ -80,10 +107,12 @@ def compare(  # noqa: PLR0913, PLR0917 - the options of a command
     jobs: Annotated[int, typer.Option(help="runs side by side")] = 1,
     out: Annotated[str | None, typer.Option(help="folder of the runs and the report; runs/compare-NAME")] = None,
     levels: Annotated[str | None, typer.Option(help="scores to reach, with commas (default: from the runs)")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE; repeat it for more")] = None,
 ) -> None:
     """Run several optimizers with several seeds on the same blackbox, and report which are better."""
-    options = comparison.Options(optimizers, seeds, budget, store, jobs, out, levels)
-    raise typer.Exit(comparison.compare(file, options, Console()))
+    options = comparison.Options(optimizers, seeds, budget, store, jobs, out, levels, settings or ())
+    # A file is not as narrow as a terminal may be.
+    raise typer.Exit(comparison.compare(file, options, Console(width=None if sys.stdout.isatty() else 120)))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`bbo compare`: the runs of several methods with several seeds, then the report on them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bbo.errors import InputError
+from bbo.optimizers import registry
 from bbo.race import Race, Task, Watch, read_pair, run_all
 from bbo.reports import compare as reports
 from bbo.reports import text
@@ -31,6 +32,8 @@ class Options:
     jobs: int = 1
     out: str | None = None
     levels: str | None = None
+    settings: Sequence[str] = ()
+    """METHOD.NAME=VALUE each."""
 
 
 def compare(file: Path, options: Options, console: Console) -> int:
@@ -40,7 +43,7 @@ def compare(file: Path, options: Options, console: Console) -> int:
     is_new = not run.folder.exists()
     with run.driven():
         try:
-            run.settle(race.about(), "only resources, display, methods and seeds may change; choose another --out")
+            run.settle(race.about(), rule="only resources, display, methods and seeds may change; choose another --out")
         except InputError:
             if is_new:
                 run.remove()
@@ -57,6 +60,10 @@ def read_race(file: Path, options: Options) -> Race:
     twice = sorted({name for name in methods if methods.count(name) > 1})
     if twice:
         raise InputError(f"--optimizers: each can be named once, got {', '.join(twice)} twice")
+    for name in methods:
+        if name not in registry.OPTIMIZERS:
+            registry.find(name)
+    settings = _settings(options.settings, methods)
     for name, number in (("--seeds", options.seeds), ("--jobs", options.jobs), ("--budget", options.budget)):
         if number is not None and number < 1:
             raise InputError(f"{name}: must be at least 1, got {number}")
@@ -65,7 +72,19 @@ def read_race(file: Path, options: Options) -> Race:
     if budget is None:
         raise InputError(f"--budget: must be given, since {file} has no MAX_BB_EVAL")
     folder = find_run(options.out or f"compare-{file.stem}").folder
-    return Race(problem, experiment, methods, options.seeds, budget, folder, Store(options.store or folder / "evals"))
+    store = Store(options.store or folder / "evals")
+    return Race(problem, experiment, methods, options.seeds, budget, folder, store, settings)
+
+
+def _settings(statements: Sequence[str], methods: Sequence[str]) -> dict[str, list[str]]:
+    """What `--set METHOD.NAME=VALUE` says to each method; the name and value are for its runs to judge."""
+    found: dict[str, list[str]] = {}
+    for statement in statements:
+        method = next((name for name in methods if statement.startswith(f"{name}.")), None)
+        if method is None or "=" not in statement:
+            raise InputError(f"--set: must be METHOD.NAME=VALUE, a method of {', '.join(methods)}, got {statement}")
+        found.setdefault(method, []).append(statement.removeprefix(f"{method}."))
+    return found
 
 
 def _levels(words: str | None) -> list[float]:
@@ -90,11 +109,7 @@ def report(race: Race, levels: Sequence[float], failed: dict[Task, str], console
         x0=race.problem.x0[0] if race.problem.x0 else None,
     )
     comparison = reports.compare(subject, traces, levels)
-    remarks = [
-        f"{task.method}, seed {task.seed}, failed and is {'counted as it stands' if task in complete else 'left out'}: "
-        f"{reason}"
-        for task, reason in failed.items()
-    ]
+    remarks = _remarks(race, failed, complete)
     written = text.text(comparison, remarks)
     text.show(written, console)
     (race.folder / "report.md").write_text(text.markdown(written))
@@ -102,6 +117,17 @@ def report(race: Race, levels: Sequence[float], failed: dict[Task, str], console
     if comparison.methods:
         draw(comparison, [race.folder / "figure.svg", race.folder / "figure.png"])
     console.print(f"report, figures and numbers: {race.folder}/", highlight=False, markup=False, soft_wrap=True)
+
+
+def _remarks(race: Race, failed: Mapping[Task, str], complete: Sequence[Task]) -> list[str]:
+    """What a reader has to know of single runs: those that failed, seeds of one reason together, and settings."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for task, reason in failed.items():
+        fate = "counted as it stands" if task in complete else "left out"
+        alike.setdefault((task.method, fate, reason), []).append(str(task.seed))
+    remarks = [f"{method}, seed {', '.join(seeds)}: failed, {fate}: {reason}"
+               for (method, fate, reason), seeds in alike.items()]  # fmt: skip
+    return remarks + [f"{method}: with {', '.join(given)}." for method, given in race.settings.items()]
 
 
 def _base(race: Race, metric: str) -> float | None:

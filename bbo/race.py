@@ -12,19 +12,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bbo.command import experiment_word
-from bbo.driver import failed_in_a_row
 from bbo.errors import InputError
 from bbo.experiment import FULL, Experiment, read_experiment
+from bbo.guard import failed_in_a_row
 from bbo.lifeline import ENVIRONMENT as LIFELINE
 from bbo.nomad import about
 from bbo.pair import disagreements, fidelity_of
 from bbo.problem import Problem, experiment_file, read_problem
+from bbo.processes import end
 from bbo.reports.trace import Trace, read_trace
 from bbo.run import Run
 from bbo.store import Store, write_json
@@ -33,9 +34,6 @@ BBO = [sys.executable, "-c", "from bbo import lifeline; lifeline.watch(); from b
 """`bbo`, but ending with us."""
 
 POLL = 0.2
-
-PATIENCE = 20.0
-"""Seconds that a run has to end in order."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,8 @@ class Race:
     budget: int
     folder: Path
     store: Store
+    settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Method -> what `--set` says to it, NAME=VALUE each."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -79,7 +79,7 @@ class Race:
         return [Task(method, seed, self.folder / method / str(seed)) for seed in seeds for method in self.methods]
 
     def about(self) -> dict[str, object]:
-        """What a comparison's folder belongs to; methods and seeds may be added."""
+        """What a comparison's folder belongs to; methods and seeds may be added, runs know their settings."""
         return {**about(self.problem, self.experiment), "budget": self.budget}
 
     def parameters(self, seed: int) -> Path:
@@ -89,12 +89,18 @@ class Race:
     def command(self, task: Task) -> list[str]:
         run, store = task.folder.absolute(), self.store.root.absolute()
         words = ["run", self.parameters(task.seed), "--optimizer", task.method, "--seed", task.seed]
-        return [*BBO, *map(str, [*words, "--budget", self.budget, "--run", run, "--store", store])]
+        words += ["--budget", self.budget, "--run", run, "--store", store]
+        for statement in self.settings_of(task.method):
+            words += ["--set", statement]
+        return [*BBO, *map(str, words)]
+
+    def settings_of(self, method: str) -> list[str]:
+        return list(self.settings.get(method, ()))
 
     def finished(self, task: Task) -> bool:
-        """Whether the run came to its own end: with its budget, or before it."""
+        """Whether the run came to its own end, with its budget or before it, under these settings."""
         with suppress(FileNotFoundError):
-            return bool(json.loads(task.ended.read_text())["status"] == 0)
+            return bool(json.loads(task.ended.read_text()) == {"status": 0, "settings": self.settings_of(task.method)})
         return False
 
     def complete(self, task: Task) -> bool:
@@ -155,7 +161,7 @@ def run_all(race: Race, jobs: int, watch: Watch) -> dict[Task, str]:
         derive(race.problem, race.experiment, seed, race.parameters(seed))
     failed: dict[Task, str] = {}
     going: dict[Task, subprocess.Popen[bytes]] = {}
-    with _ending(going):
+    try:
         while waiting or going:
             while waiting and len(going) < jobs:
                 task = waiting.pop(0)
@@ -165,11 +171,13 @@ def run_all(race: Race, jobs: int, watch: Watch) -> dict[Task, str]:
                 if (status := child.poll()) is None:
                     continue
                 del going[task]
-                write_json(task.ended, {"status": status, "budget": race.budget})
+                write_json(task.ended, {"status": status, "settings": race.settings_of(task.method)})
                 if status != 0:
                     failed[task] = _reason(task, status)
                 watch.ended(task, failed.get(task))
             time.sleep(POLL if going else 0)
+    finally:
+        end(list(going.values()))
     return failed
 
 
@@ -196,23 +204,6 @@ def _share_preflight(race: Race, task: Task) -> None:
             task.folder.mkdir(exist_ok=True)
             shutil.copy(other.run.preflight_file, task.run.preflight_file)
             return
-
-
-@contextmanager
-def _ending(going: dict[Task, subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Whatever happens, nobody is left."""
-    try:
-        yield
-    finally:
-        for child in going.values():
-            child.terminate()
-        deadline = time.monotonic() + PATIENCE
-        for child in going.values():
-            try:
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
 
 
 def _reason(task: Task, status: int) -> str:

@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--file", type=Path, default=FILE, help="the params pair (default: quickstart's)")
     parser.add_argument("--budget", type=int, default=8, help="evaluations of each (default: 8)")
-    parser.add_argument("--optimizers", default=",".join(registry.NAMES), help="default: %(default)s")
+    parser.add_argument("--optimizers", default=",".join(registry.OPTIMIZERS), help="default: %(default)s")
     options = parser.parse_args(words)
     _, experiment = read_pair(options.file)
     names = options.optimizers.split(",")

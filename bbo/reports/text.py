@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Drawn
 
@@ -87,9 +88,10 @@ def show(report: Text, console: Console) -> None:
     for line in report.lead:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for table in report.tables:
-        drawn = Drawn(title=table.heading, title_justify="left")
+        drawn = Drawn(title=table.heading, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(table.columns):
-            drawn.add_column(column, justify="right" if index else "left")
+            widest = max(len(words) for words in (*column.split(), *(row[index] for row in table.rows)))
+            drawn.add_column(column, justify="right" if index else "left", min_width=widest)
         for row in table.rows:
             drawn.add_row(*row)
         console.print(drawn, markup=False, highlight=False)
@@ -182,7 +184,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 def _limits(comparison: Comparison) -> Iterator[str]:
     """What the pairs' verdicts mean, and cannot mean."""
     tested = [pair for pair in comparison.pairs if pair.p is not None]
-    if comparison.pairs:
+    if tested:
         yield (
             f"Wilcoxon's signed-rank test on the finals of each pair, corrected by Holm for {len(tested)} test(s), at "
             f"{LEVEL:g}. A tie is a difference that these runs cannot tell from noise."
