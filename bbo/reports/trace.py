@@ -1,6 +1,5 @@
 """A run as a comparison sees it: what it had found after so many evaluations and so much training."""
 
-import json
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -52,15 +51,12 @@ class Trace:
 def read_trace(experiment: Experiment, log: RunLog, store: Store, seed: int, whole: float = 1.0) -> Trace:
     """Read a run; `whole` is the fraction of the epochs that counts as one evaluation."""
     trace = Trace(seed)
-    evaluations, seconds, gpu_seconds, best = 0.0, 0.0, 0.0, math.inf
-    charged: set[str] = set()
-    gpus = max((_gpus(store.evaluation(ask.key)) for ask in log.replayed), default=0.0)
+    evaluations, best = 0.0, math.inf
+    charged: dict[str, tuple[float, float]] = {}
     for ask, answer in _answered(log):
-        if ask.key not in charged:
-            charged.add(ask.key)
-            cost = _seconds(store.evaluation(ask.key), answer)
-            trace.unknown += cost is None
-            seconds, gpu_seconds = seconds + (cost or 0.0), gpu_seconds + gpus * (cost or 0.0)
+        before, cost = charged.get(ask.key, (0.0, 0.0)), _cost(store.evaluation(ask.key), answer)
+        trace.unknown += cost is None
+        charged[ask.key] = max(before, cost or before)  # more than before where it was stopped early then
         if ask.surrogate:  # its time is spent, but it is no evaluation
             continue
         loss = _loss(experiment, answer)
@@ -69,8 +65,8 @@ def read_trace(experiment: Experiment, log: RunLog, store: Store, seed: int, who
         trace.first = trace.first or (ask.point, loss)
         evaluations += ask.fidelity.get("epochs_fraction", 1.0) / whole
         trace.evaluations.append(round(evaluations, 9))
-        trace.seconds.append(seconds)
-        trace.gpu_seconds.append(gpu_seconds)
+        trace.seconds.append(math.fsum(seconds for seconds, _ in charged.values()))
+        trace.gpu_seconds.append(math.fsum(seconds for _, seconds in charged.values()))
         trace.best.append(best)
         trace.counts[answer.source] += 1
     return trace
@@ -92,19 +88,10 @@ def _loss(experiment: Experiment, answer: Answer) -> float:
     return answer.values[experiment.objective]
 
 
-def _gpus(evaluation: Evaluation) -> float:
+def _cost(evaluation: Evaluation, answer: Answer) -> tuple[float, float] | None:
+    """Seconds and GPU-seconds of an evaluation; where this run stopped it early, up to there."""
+    if answer.source not in ("trained", "store", "failed"):
+        stopped = getattr(answer, "seconds", None), getattr(answer, "gpu_seconds", None)
+        return None if stopped[0] is None else (stopped[0], stopped[1] or 0.0)
     result = evaluation.result()
-    return result.gpu_seconds / result.seconds if result and result.seconds else 0.0
-
-
-def _seconds(evaluation: Evaluation, answer: Answer) -> float | None:
-    """What an evaluation took; where it was stopped early, up to there."""
-    result, epoch = evaluation.result(), getattr(answer, "epoch", None)
-    if epoch is None and result is not None:
-        return result.seconds
-    try:
-        entries = [json.loads(line) for line in evaluation.progress_file.read_text().splitlines()]
-    except FileNotFoundError:
-        return None
-    past = [entry for entry in entries if epoch is None or entry["epoch"] <= epoch]
-    return past[-1].get("seconds") if past else None
+    return None if result is None else (result.seconds, result.gpu_seconds)

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bbo.experiment import Experiment, read_experiment
-from bbo.reports.trace import Trace, read_trace
+from bbo.reports.trace import Trace, _cost, read_trace
 from bbo.runlog import Answer, RunLog
 from bbo.store import Result, Store
 
@@ -76,14 +77,19 @@ def test_failed_and_declined(tmp_path: Path, experiment: Experiment, log: RunLog
     assert trace.worst == 1.5 and trace.first is not None and math.isinf(trace.first[1])
 
 
-def test_what_was_stopped_is_no_best_and_costs_what_it_ran(tmp_path: Path, experiment: Experiment, log: RunLog) -> None:
-    evaluation = Store(tmp_path / "evals").evaluation("e")
-    evaluation.folder.mkdir()
-    evaluation.progress({"epoch": 1, "step": 4, "seconds": 7.0})
+def test_what_was_stopped_is_no_best(tmp_path: Path, experiment: Experiment, log: RunLog) -> None:
     tell(log, ask(log, "a"), 3.0)
-    tell(log, ask(log, "e"), 1.0, "stopped")
+    tell(log, ask(log, "b"), 1.0, "stopped")
     trace = read(tmp_path, experiment, log)
-    assert trace.best == [3.0, 3.0] and trace.seconds == [10, 17] and trace.counts["stopped"] == 1
+    assert trace.best == [3.0, 3.0] and trace.counts["stopped"] == 1
+
+
+def test_what_was_stopped_costs_what_it_ran(tmp_path: Path, log: RunLog) -> None:
+    """Also where another run has trained it to its end."""
+    evaluation = Store(tmp_path / "evals").evaluation("b")
+    assert evaluation.result() is not None
+    stopped = SimpleNamespace(source="stopped", seconds=7.0, gpu_seconds=28.0)
+    assert _cost(evaluation, stopped) == (7.0, 28.0)  # type: ignore[arg-type]
 
 
 def test_in_the_order_of_the_answers(tmp_path: Path, experiment: Experiment, log: RunLog) -> None:
