@@ -8,6 +8,7 @@ that wall times say little. The same command goes on where it was. It shows that
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bbo.experiment import Experiment
+from bbo.lifeline import ENVIRONMENT as LIFELINE
 from bbo.optimizers import registry
 from bbo.race import BBO, read_pair
 from bbo.reports.trace import read_trace
@@ -27,24 +29,29 @@ FILE = Path(__file__).parent.parent / "params" / "quickstart.txt"
 
 FOLDER = Path("runs/benchmark-optimizers")
 
+MODELS = ("tpe", "bohb", "gp")
+"""Those that begin with random points: with fewer than the budget, so that their model proposes as well."""
+
 COLUMNS = ["optimizer", "best", "evaluations", "trained", "store", "failed", "stopped", "seconds", "ended"]
 
 
 def complete(name: str, options: argparse.Namespace) -> None:
     """Run one optimizer to its end, unless it has come there before; how it ended stands beside its run."""
-    run, ended = FOLDER / name, FOLDER / f"{name}.json"
-    if ended.is_file() and json.loads(ended.read_text()) | {"seconds": 0} == _end(0, options.budget, 0):
+    ended = FOLDER / f"{name}.json"
+    known = json.loads(ended.read_text()) if ended.is_file() else {}
+    if (known.get("status"), known.get("budget")) == (0, options.budget):
         return
     words = ["run", options.file, "--optimizer", name, "--seed", "0", "--budget", options.budget]
-    words += ["--run", run.absolute(), "--store", (FOLDER / "evals").absolute()]
+    words += ["--run", (FOLDER / name).absolute(), "--store", (FOLDER / "evals").absolute()]
+    words += ["--set", f"n_startup_trials={options.budget // 2}"] if name in MODELS else []
     began = time.monotonic()
     with (FOLDER / f"{name}.out").open("wb") as output:
-        done = subprocess.run([*BBO, *map(str, words)], stdout=output, stderr=subprocess.STDOUT, check=False)
-    write_json(ended, _end(done.returncode, options.budget, time.monotonic() - began))
-
-
-def _end(status: int, budget: int, seconds: float) -> dict[str, Any]:
-    return {"status": status, "budget": budget, "seconds": seconds}
+        child = subprocess.Popen(
+            [*BBO, *map(str, words)], stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+            env=os.environ | {LIFELINE: "1"},
+        )  # fmt: skip
+        status = child.wait()
+    write_json(ended, {"status": status, "budget": options.budget, "seconds": time.monotonic() - began})
 
 
 def figures(name: str, experiment: Experiment) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     rows = []
     for name, each in found.items():
         best = "-" if each["best"] is None else f"{each['best']:.4f}"
-        how = "well" if each["status"] == 0 else f"status {each['status']}, see {FOLDER / name}.out"
+        how = "well" if each["status"] == 0 else f"status {each['status']}"
         counts = [each[source] for source in ("trained", "store", "failed", "stopped")]
         rows.append([name, best, f"{each['evaluations']:g}", *counts, f"{each['seconds']:.0f}", how])
     report.table("every optimizer through the real blackbox, one store", COLUMNS, rows)
@@ -82,6 +89,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{name} is done", flush=True)
     found = {name: figures(name, experiment) for name in names}
     show(found)
+    print(f"what each said: {FOLDER}/NAME.out")
     if options.json:
         report.write(options.json, {"budget": options.budget, "optimizers": found})
     return 1 if any(each["status"] != 0 for each in found.values()) else 0
