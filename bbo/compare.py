@@ -1,5 +1,6 @@
 """`bbo compare`: the runs of several methods with several seeds, then the report on them."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,14 +41,8 @@ def compare(file: Path, options: Options, console: Console) -> int:
     """Exit statuses: 0 done, 3 with runs that failed. Raises InputError before anything is changed."""
     race, levels = read_race(file, options), _levels(options.levels)
     run = Run(race.folder)
-    is_new = not run.folder.exists()
     with run.driven():
-        try:
-            run.settle(race.about(), rule="only resources, display, methods and seeds may change; choose another --out")
-        except InputError:
-            if is_new:
-                run.remove()
-            raise
+        run.settle(race.about(), rule="only resources, display, methods and seeds may change; choose another --out")
         with _progress(race, console) as progress:
             failed = run_all(race, options.jobs, progress)
         report(race, levels, failed, console)
@@ -89,9 +84,12 @@ def _settings(statements: Sequence[str], methods: Sequence[str]) -> dict[str, li
 
 def _levels(words: str | None) -> list[float]:
     try:
-        return [float(word) for word in words.split(",")] if words else []
+        levels = [float(word) for word in words.split(",")] if words else []
     except ValueError:
-        raise InputError(f"--levels: must be numbers with commas between them, got {words}") from None
+        levels = [math.nan]
+    if not all(map(math.isfinite, levels)):
+        raise InputError(f"--levels: must be numbers with commas between them, got {words}")
+    return levels
 
 
 def report(race: Race, levels: Sequence[float], failed: dict[Task, str], console: Console) -> None:

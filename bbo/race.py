@@ -117,7 +117,7 @@ class Race:
 
 
 def read_pair(file: Path) -> tuple[Problem, Experiment]:
-    """A params pair that agrees and whose training's seed is not one of its variables. Raises InputError."""
+    """A params pair that agrees, with one objective and no seed among its variables. Raises InputError."""
     problem = read_problem(file)
     yaml = experiment_file(problem)
     if yaml is None:
@@ -127,6 +127,8 @@ def read_pair(file: Path) -> tuple[Problem, Experiment]:
         raise InputError(*wrong)
     if "seed" in experiment.space.variables:
         raise experiment.error("space.seed", "the training's seed is what a comparison sets, it cannot be a variable")
+    if (count := sum(output.kind == "OBJ" for output in experiment.outputs)) > 1:
+        raise experiment.error("objectives", f"a comparison needs a single objective, got {count}")
     return problem, experiment
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from bbo.runlog import RunLog
 from bbo.store import Store
 from tests.conftest import python
-from tests.runs import BLOCKS
+from tests.runs import BLOCKS, ours
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -102,6 +103,31 @@ def test_what_failed_is_reported_and_tried_again(command: Command, mine: str, tm
     assert done.returncode == 0 and "1 of 2 runs are finished already" in done.stdout and len(points(log)) == 6
 
 
+def test_killed_it_leaves_nobody_and_goes_on(
+    command: Command, mine: str, toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    toy(budget=6, seconds=0.05)
+    words = ("compare", mine, "--optimizers", "nomad,mine:Mine", "--seeds", "1", "--jobs", "2")
+    logs = [tmp_path / "runs" / "compare-toy" / method / "1" / "log.jsonl" for method in ("nomad", "mine:Mine")]
+    with subprocess.Popen(python("bbo.cli", *words), cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: all(log.is_file() for log in logs))
+        process.kill()
+    wait_until(lambda: not ours(tmp_path))
+    before = [points(log) for log in logs]
+    done = command("bbo.cli", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = [points(log) for log in logs]
+    assert [walk[: len(old)] for walk, old in zip(after, before, strict=True)] == before
+    assert [len(walk) for walk in after] == [6, 6]
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 100
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_other_settings_are_no_finished_run(command: Command, mine: str) -> None:
     words = ("bbo.cli", "compare", mine, "--optimizers", "mine:Mine", "--seeds", "1")
     assert command(*words).returncode == 0
@@ -119,6 +145,7 @@ def test_other_settings_are_no_finished_run(command: Command, mine: str) -> None
         (["--optimizers", "nomad", "--jobs", "0"], "--jobs: must be at least 1, got 0"),
         (["--optimizers", "nomad", "--budget", "0"], "--budget: must be at least 1, got 0"),
         (["--optimizers", "nomad", "--levels", "1,x"], "--levels: must be numbers with commas between them, got 1,x"),
+        (["--optimizers", "nomad", "--levels", "nan"], "--levels: must be numbers with commas between them, got nan"),
         (["--optimizers", "nomad", "--set", "tpe.k=1"], "--set: must be METHOD.NAME=VALUE, a method of nomad"),
     ],
 )

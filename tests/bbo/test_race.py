@@ -82,6 +82,13 @@ def test_a_seed_that_is_a_variable_is_refused(toy: Callable[..., Path]) -> None:
         read_pair(file)
 
 
+def test_several_objectives_are_refused(toy: Callable[..., Path]) -> None:
+    several = {"OBJ EXTRA_O": "OBJ OBJ", "SEED           0": "SEED 0\nDMULTIMADS_OPTIMIZATION yes"}
+    file = toy(in_yaml={"outputs:": "objectives: 2\noutputs:"}, in_text=several)
+    with pytest.raises(InputError, match=r"toy.yaml:\d+: objectives: a comparison needs a single objective, got 2"):
+        read_pair(file)
+
+
 def test_finished_runs_are_not_run_again(race: Callable[..., Stand]) -> None:
     assert run_all(race(["good"]), 1, Watch()) == {}
     assert race(["good"]).called() == ["good 1", "good 2"]
