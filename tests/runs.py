@@ -39,9 +39,9 @@ def results(folder: Path) -> dict[str, float]:
     return {file.parent.name: file.stat().st_mtime for file in folder.glob("evals/*/result.json")}
 
 
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(tmp_path: Path, *arguments: str, module: str = "bbo.nomad") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        python("bbo.nomad", *arguments), cwd=tmp_path, stdout=-1, stderr=-1, text=True, start_new_session=True
+        python(module, *arguments), cwd=tmp_path, stdout=-1, stderr=-1, text=True, start_new_session=True
     )
 
 
@@ -65,9 +65,37 @@ def kind(process: psutil.Process) -> str:
         return "gone"
     names = {
         "bbo.nomad import": "driver",
+        "bbo.cli import": "driver",
         "bbo.batch": "nomad",
         "-m blackbox ": "blackbox",
         "blackbox.train": "trainer",
         "blackbox.worker": "trainer",
     }
     return next((name for mark, name in names.items() if mark in words and "sh -c" not in words), "other")
+
+
+MINE = '''
+"""Proposes by chance, and what it was told in which order changes what it proposes."""
+import random
+from bbo.optimizers import Proposal
+
+class Mine:
+    def __init__(self, *, space, x0, budget, seed, copies: float = 0.5, most: int = 1000):
+        self.variables, self.draw = [space.variables[name] for name in space.free], random.Random(seed)
+        self.first, self.copies, self.left, self.told = list(x0), copies, most, []
+
+    def ask(self, count):
+        count = min(count, self.left)
+        self.left -= count
+        return [Proposal(self.first.pop(0) if self.first else self.one()) for _ in range(count)]
+
+    def one(self):
+        bounds = [(variable.whole, *variable.bounds) for variable in self.variables]
+        point = [self.draw.randint(low, high) if whole else self.draw.uniform(low, -2) for whole, low, high in bounds]
+        if self.told and self.draw.random() < self.copies:
+            point[:3] = self.told[-1].point[:3]
+        return tuple(map(float, point))
+
+    def tell(self, outcome):
+        self.told.append(outcome)
+'''

@@ -31,14 +31,14 @@ class Entry:
     libraries: tuple[str, ...] = ()
 
 
-_SAMPLERS = "bbo.optimizers.samplers"
+_SAMPLERS, _DESIGNS = "bbo.optimizers.samplers", "bbo.optimizers.designs"
 
 OPTIMIZERS: Mapping[str, Entry] = {
     "nomad": Entry("bbo.optimizers.nomad", "Nomad", ("PyNomadBBO",)),
     "random": Entry(_SAMPLERS, "Random", ("optuna", "numpy")),
-    "lhs": Entry(_SAMPLERS, "LHS", ("scipy", "numpy")),
+    "lhs": Entry(_DESIGNS, "LHS", ("scipy", "numpy")),
     "sobol": Entry(_SAMPLERS, "Sobol", ("optuna", "scipy", "numpy")),
-    "grid": Entry(_SAMPLERS, "Grid", ("optuna", "numpy")),
+    "grid": Entry(_DESIGNS, "Grid"),
     "tpe": Entry(_SAMPLERS, "TPE", ("optuna", "numpy")),
     "gp": Entry(_SAMPLERS, "GP", ("optuna", "torch", "scipy", "numpy")),
     "cmaes": Entry(_SAMPLERS, "CMAES", ("optuna", "cmaes", "numpy")),
