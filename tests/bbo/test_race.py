@@ -83,7 +83,10 @@ def test_a_seed_that_is_a_variable_is_refused(toy: Callable[..., Path]) -> None:
 
 
 def test_several_objectives_are_refused(toy: Callable[..., Path]) -> None:
-    several = {"OBJ EXTRA_O": "OBJ OBJ", "SEED           0": "SEED 0\nDMULTIMADS_OPTIMIZATION yes"}
+    several = {
+        "OBJ EXTRA_O": "OBJ OBJ",
+        "SEED           0": "SEED 0\nDMULTIMADS_OPTIMIZATION yes\nDIRECTION_TYPE ORTHO 2N",
+    }
     file = toy(in_yaml={"outputs:": "objectives: 2\noutputs:"}, in_text=several)
     with pytest.raises(InputError, match=r"toy.yaml:\d+: objectives: a comparison needs a single objective, got 2"):
         read_pair(file)
