@@ -9,10 +9,10 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 
-from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-from sklearn.gaussian_process import GaussianProcessRegressor  # type: ignore[import-untyped]
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern  # type: ignore[import-untyped]
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+from threadpoolctl import threadpool_limits
 
 from bbo.errors import InputError
 from bbo.optimizers.soo import SOO, Leaf

@@ -54,7 +54,7 @@ class LHS(_Design):
         *,
         optimization: Literal["random-cd", "lloyd"] | None = None,
     ) -> None:
-        from scipy.stats import qmc  # type: ignore[import-untyped]  # noqa: PLC0415 - slow, not for the grid
+        from scipy.stats import qmc  # noqa: PLC0415 - slow, not for the grid
 
         variables = [space.variables[name] for name in space.free]
         sampler = qmc.LatinHypercube(len(variables), optimization=optimization, rng=seed)

@@ -58,7 +58,7 @@ def signed_rank(differences: Sequence[float]) -> float:
 
     Exact up to 50 differences, with equal ones among them up to 13; normal beyond (scipy's `auto`).
     """
-    from scipy.stats import wilcoxon  # type: ignore[import-untyped]  # noqa: PLC0415 - slow to load
+    from scipy.stats import wilcoxon  # noqa: PLC0415 - slow to load
 
     moved = [difference for difference in differences if difference != 0]
     return float(wilcoxon(moved).pvalue) if moved else 1.0

@@ -91,7 +91,6 @@ def _loss(experiment: Experiment, answer: Answer) -> float:
 def _cost(evaluation: Evaluation, answer: Answer) -> tuple[float, float] | None:
     """Seconds and GPU-seconds of an evaluation; where this run stopped it early, up to there."""
     if answer.source not in ("trained", "store", "failed"):
-        stopped = getattr(answer, "seconds", None), getattr(answer, "gpu_seconds", None)
-        return None if stopped[0] is None else (stopped[0], stopped[1] or 0.0)
+        return None if answer.seconds is None else (answer.seconds, answer.gpu_seconds or 0.0)
     result = evaluation.result()
     return None if result is None else (result.seconds, result.gpu_seconds)
