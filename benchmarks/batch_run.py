@@ -48,7 +48,8 @@ def lines(problem: Problem, recorder: Recorder, settings: Sequence[str], block: 
     """The parameters of a run; `settings` come last."""
     variables = [problem.space.variables[name] for name in problem.space.free]
     types = " ".join("I" if variable.whole else "R" for variable in variables)
-    fixed = [f"BB_INPUT_TYPE ( {types} )", "BB_OUTPUT_TYPE OBJ", "DISPLAY_DEGREE 0", f"SEED {recorder.seed}"]
+    typed = [] if any(line.startswith("BB_INPUT_TYPE") for line in settings) else [f"BB_INPUT_TYPE ( {types} )"]
+    fixed = [*typed, "BB_OUTPUT_TYPE OBJ", "DISPLAY_DEGREE 0", f"SEED {recorder.seed}"]
     blocks = [f"BB_MAX_BLOCK_SIZE {block}"] if block > 1 else []
     return [*fixed, f"MAX_BB_EVAL {recorder.budget}", *blocks, *(scaled(line, variables) for line in settings)]
 

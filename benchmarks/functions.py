@@ -32,8 +32,16 @@ def _step(h: Values) -> float:
     return math.log10(h["lora_alpha"] * h["learning_rate"])
 
 
-def _rank(h: Values) -> float:
-    return math.log2(h["lora_rank"])
+def _decades(h: Values, o: Values, name: str = "learning_rate") -> float:
+    return math.log10(h[name] / o[name])
+
+
+def _doublings(h: Values, o: Values, name: str) -> float:
+    return math.log2(h[name] / o[name])
+
+
+def _apart(h: Values, o: Values, name: str) -> float:
+    return abs(float(h[name]) - float(o[name]))
 
 
 def _bowl(x: float, width: float) -> float:
@@ -46,8 +54,8 @@ def _ridge(_: Space, o: Values, draw: random.Random) -> Penalty:
     width, along = draw.uniform(0.4, 0.8), draw.uniform(0.05, 0.15)
 
     def penalty(h: Values) -> float:
-        slope = along * abs(math.log10(h["learning_rate"] / o["learning_rate"]))
-        return 1.5 * _bowl(_step(h) - _step(o), width) + slope + 0.02 * abs(_rank(h) - _rank(o))
+        slope = along * abs(_decades(h, o))
+        return 1.5 * _bowl(_step(h) - _step(o), width) + slope + 0.02 * abs(_doublings(h, o, "lora_rank"))
 
     return penalty
 
@@ -60,8 +68,8 @@ def _cliff(_: Space, o: Values, draw: random.Random) -> Penalty:
         over = _step(h) - _step(o)
         if over > margin:
             return math.inf
-        dropout = abs(h["lora_dropout"] - o["lora_dropout"])
-        return steepness * abs(over) + 0.06 * abs(_rank(h) - _rank(o)) + 0.5 * dropout
+        dropout = _apart(h, o, "lora_dropout")
+        return steepness * abs(over) + 0.06 * abs(_doublings(h, o, "lora_rank")) + 0.5 * dropout
 
     return penalty
 
@@ -74,21 +82,21 @@ def _plateau(_: Space, o: Values, draw: random.Random) -> Penalty:
         over = _step(h) - _step(o)
         if over > width:
             return 2.0
-        tuned = 0.05 * abs(_rank(h) - _rank(o)) + 0.8 * abs(h["lora_dropout"] - o["lora_dropout"])
+        tuned = 0.05 * abs(_doublings(h, o, "lora_rank")) + 0.8 * _apart(h, o, "lora_dropout")
         reached = max(0.0, 1 - abs(over) / width) if over < 0 else 1 - 0.5 * over / width
         return loss * (1 - reached) + reached * tuned
 
     return penalty
 
 
-def _bound(space: Space, o: Values, draw: random.Random) -> Penalty:
+def _bound(_: Space, o: Values, draw: random.Random) -> Penalty:
     """More rank and more alpha is better, up to their bounds, at which the optimum is; the rate has a bowl."""
     width = draw.uniform(0.5, 1.0)
-    gain, top = draw.uniform(0.1, 0.2), space.decode(tuple(space.variables[name].upper for name in space.free))
+    gain, top = draw.uniform(0.1, 0.2), {"lora_rank": 64, "lora_alpha": 64, "lora_dropout": 0}
 
     def penalty(h: Values) -> float:
-        below = gain * (_rank(top) - _rank(h)) + 0.15 * math.log2(top["lora_alpha"] / h["lora_alpha"])  # type: ignore[operator]
-        return below + _bowl(math.log10(h["learning_rate"] / o["learning_rate"]), width) + h["lora_dropout"]
+        below = -gain * _doublings(h, top, "lora_rank") - 0.15 * _doublings(h, top, "lora_alpha")
+        return below + _bowl(_decades(h, o), width) + _apart(h, top, "lora_dropout")
 
     return penalty
 
@@ -98,11 +106,11 @@ def _interaction(_: Space, o: Values, draw: random.Random) -> Penalty:
     slope, width = draw.uniform(0.1, 0.3), draw.uniform(0.4, 0.8)
 
     def penalty(h: Values) -> float:
-        ranks = _rank(h) - _rank(o)
-        needed = o["lora_dropout"] + 0.04 * ranks
-        rate = math.log10(h["learning_rate"] / o["learning_rate"]) + slope * ranks
-        alpha = 0.03 * abs(math.log2(h["lora_alpha"] / o["lora_alpha"]))
-        return _bowl(rate, width) + 3 * abs(h["lora_dropout"] - needed) + 0.05 * abs(ranks) + alpha
+        ranks = _doublings(h, o, "lora_rank")
+        excess = float(h["lora_dropout"] - o["lora_dropout"]) - 0.04 * ranks
+        rate = _decades(h, o) + slope * ranks
+        alpha = 0.03 * abs(_doublings(h, o, "lora_alpha"))
+        return _bowl(rate, width) + 3 * abs(excess) + 0.05 * abs(ranks) + alpha
 
     return penalty
 
@@ -114,8 +122,8 @@ def _conditional(_: Space, o: Values, draw: random.Random) -> Penalty:
 
     def penalty(h: Values) -> float:
         rate = math.log10(h["learning_rate"])
-        warm = 4 * abs(h["warmup_steps"] - o["warmup_steps"]) * max(0.0, min(1.0, rate - threshold))
-        decay = 0.1 * abs(math.log10(h["weight_decay"] / o["weight_decay"])) if h["lora_dropout"] == 0 else 0.1
+        warm = 4 * _apart(h, o, "warmup_steps") * max(0.0, min(1.0, rate - threshold))
+        decay = 0.1 * abs(_decades(h, o, "weight_decay")) if h["lora_dropout"] == 0 else 0.1
         return 1.2 * _bowl(rate - math.log10(o["learning_rate"]), width) + warm + decay
 
     return penalty
@@ -129,7 +137,7 @@ def _basins(_: Space, o: Values, draw: random.Random) -> Penalty:
     def penalty(h: Values) -> float:
         over = _step(h) - _step(o)
         valley = min(1.2 * _bowl(over, width), worse + (1.2 - worse) * _bowl(over - away, 1.5 * width))
-        return valley + 0.04 * abs(_rank(h) - _rank(o)) + abs(h["lora_dropout"] - o["lora_dropout"])
+        return valley + 0.04 * abs(_doublings(h, o, "lora_rank")) + _apart(h, o, "lora_dropout")
 
     return penalty
 
@@ -140,7 +148,7 @@ def _tied(_: Space, o: Values, draw: random.Random) -> Penalty:
 
     def penalty(h: Values) -> float:
         scale = math.log2(h["lora_alpha"] / h["lora_rank"]) - math.log2(o["lora_alpha"] / o["lora_rank"])
-        return _bowl(scale / 2, width) + gain * abs(_rank(h) - _rank(o)) + 0.3 * abs(h["lora_dropout"] - o["lora_dropout"])
+        return _bowl(scale / 2, width) + gain * abs(_doublings(h, o, "lora_rank")) + 0.3 * _apart(h, o, "lora_dropout")
 
     return penalty
 
@@ -150,12 +158,12 @@ def _wide(_: Space, o: Values, draw: random.Random) -> Penalty:
     width, weights = draw.uniform(0.5, 0.9), [draw.uniform(0.02, 0.08) for _ in range(4)]
 
     def penalty(h: Values) -> float:
-        batch = math.log2(h["global_batch_size"] / o["global_batch_size"])
-        rate = math.log10(h["learning_rate"] / o["learning_rate"]) - 0.15 * batch
-        epochs = 0.1 * abs(h["num_train_epochs"] - o["num_train_epochs"])
-        decay = math.log10(h["weight_decay"] / o["weight_decay"])
-        rest = [_rank(h) - _rank(o), math.log2(h["lora_alpha"] / o["lora_alpha"]), batch, decay]
-        dropout = abs(h["lora_dropout"] - o["lora_dropout"])
+        batch = _doublings(h, o, "global_batch_size")
+        rate = _decades(h, o) - 0.15 * batch
+        epochs = 0.1 * _apart(h, o, "num_train_epochs")
+        decay = _decades(h, o, "weight_decay")
+        rest = [_doublings(h, o, "lora_rank"), _doublings(h, o, "lora_alpha"), batch, decay]
+        dropout = _apart(h, o, "lora_dropout")
         return _bowl(rate, width) + epochs + dropout + sum(w * abs(x) for w, x in zip(weights, rest, strict=True))
 
     return penalty
@@ -171,9 +179,9 @@ def _unordered(space: Space, o: Values, draw: random.Random) -> Penalty:
 
     def penalty(h: Values) -> float:
         moved = shift[h["target_modules"]] - shift[o["target_modules"]]
-        rate = math.log10(h["learning_rate"] / o["learning_rate"]) - moved
+        rate = _decades(h, o) - moved
         choices = worse[h["target_modules"]] + 0.3 * worse[h["lr_scheduler_type"]]
-        return _bowl(rate, width) + choices + 0.04 * abs(_rank(h) - _rank(o))
+        return _bowl(rate, width) + choices + 0.04 * abs(_doublings(h, o, "lora_rank"))
 
     return penalty
 
@@ -183,8 +191,8 @@ def _two(_: Space, o: Values, draw: random.Random) -> Penalty:
     width, slope = draw.uniform(0.3, 0.7), draw.uniform(0.1, 0.3)
 
     def penalty(h: Values) -> float:
-        rate = math.log10(h["learning_rate"] / o["learning_rate"]) + slope * (_rank(h) - _rank(o))
-        return math.inf if rate > 2 * width else _bowl(rate, width) + 0.08 * abs(_rank(h) - _rank(o))
+        rate = _decades(h, o) + slope * _doublings(h, o, "lora_rank")
+        return math.inf if rate > 2 * width else _bowl(rate, width) + 0.08 * abs(_doublings(h, o, "lora_rank"))
 
     return penalty
 

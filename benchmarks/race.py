@@ -122,4 +122,6 @@ def summary(
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
         grouped.setdefault((run["problem"], run["optimizer"]), []).append(run)
-    return {key: {n: quartiles([merit(run, n) for run in group]) for n in evaluations} for key, group in grouped.items()}
+    return {
+        key: {n: quartiles([merit(run, n) for run in group]) for n in evaluations} for key, group in grouped.items()
+    }

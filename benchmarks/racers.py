@@ -1,7 +1,8 @@
 """Who races: our optimizers through ask and tell, NOMAD's batch run, and peers from outside as their users call them.
 
-Peers are told of X0 where they can be, since ours are, and of a failed training as of the worst so far. What a peer counts as an evaluation counts here too, but for the
-points that scipy's DIRECT, which knows no whole numbers, has tried already: it hears them again for nothing.
+Peers are told of X0 where they can be, since ours are, and of a failed training as of the worst so far. What a peer
+counts as an evaluation counts here too, but for the points that scipy's DIRECT, which knows no whole numbers, has tried
+already: it hears them again for nothing.
 """
 
 import math
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from bbo.optimizers import Optimizer, Outcome
-from bbo.problem import read_problem
 from bbo.space import Point, Space, Value, Variable
 from benchmarks.batch_run import batch_run
 from benchmarks.problem import Recorder
@@ -26,10 +26,10 @@ BLOCK = 4
 
 def ask_tell(name: str, recorder: Recorder, block: int = 1) -> None:
     """One of ours, by its name in the registry."""
-    from bbo.optimizers.registry import optimizer_class  # noqa: PLC0415 - what it imports is heavy
+    from bbo.optimizers.registry import find  # noqa: PLC0415
 
     problem = recorder.problem
-    make: Callable[..., Optimizer] = optimizer_class(name)
+    make: Callable[..., Optimizer] = find(name)[0]
     optimizer = make(space=problem.space, x0=(problem.x0,), budget=recorder.budget, seed=recorder.seed)
     while recorder.left:
         proposals = optimizer.ask(min(block, recorder.left))
@@ -67,7 +67,7 @@ def _distribution(variable: Variable) -> Any:
     import optuna.distributions as of  # noqa: PLC0415
 
     if variable.choice is not None:
-        return of.CategoricalDistribution(variable.choice)
+        return of.CategoricalDistribution(variable.choice)  # type: ignore[arg-type]
     if variable.whole:
         return of.IntDistribution(int(variable.lower), int(variable.upper))
     return of.FloatDistribution(*variable.bounds)  # of an exponent: what `log=True` makes of the number
@@ -114,7 +114,7 @@ def smac(recorder: Recorder, block: int = 1) -> None:
 
 
 def _configuration_space(space: Space) -> Any:
-    import ConfigSpace as cs  # noqa: PLC0415, N813
+    import ConfigSpace as cs  # noqa: PLC0415
 
     made = cs.ConfigurationSpace(seed=0)
     for name in space.free:
@@ -134,7 +134,7 @@ class _SpentError(Exception):
 
 def direct(recorder: Recorder) -> None:
     """scipy.optimize.direct over the box, whole numbers rounded."""
-    from scipy.optimize import direct as scipy_direct  # noqa: PLC0415
+    from scipy.optimize import direct as scipy_direct  # type: ignore[import-untyped]  # noqa: PLC0415
 
     variables = [recorder.problem.space.variables[name] for name in recorder.problem.space.free]
     known: dict[Point, float] = {}
@@ -158,3 +158,32 @@ def direct(recorder: Recorder) -> None:
 def nomad(settings: Sequence[str], recorder: Recorder, block: int = 1) -> None:
     """NOMAD's batch run under these lines of a parameter file."""
     batch_run(recorder, settings, block)
+
+
+SETTINGS: tuple[str, ...] = ()
+"""NOMAD's, one point after another, and those of the shipped params: Docs/regret.md says how they were found."""
+
+MEGA = ("MEGA_SEARCH_POLL yes",)
+SETTINGS_OF_BLOCKS: tuple[str, ...] = MEGA
+
+OURS = ("random", "lhs", "sobol", "grid", "tpe", "gp", "cmaes", "soo", "bamsoo")
+"""bohb is tpe here, and pbt has no place: a surrogate has no learning curves."""
+
+IN_BLOCKS = ("random", "tpe", "gp", "cmaes")
+
+
+def racers() -> dict[str, Play]:
+    """By name; `x4` are asked for blocks of four."""
+    defaults = {"nomad-defaults": partial(nomad, ()), "nomad-defaults x4": partial(nomad, MEGA, block=BLOCK)}
+    found: dict[str, Play] = {"nomad": partial(nomad, SETTINGS), **defaults}
+    found["nomad x4"] = partial(nomad, SETTINGS_OF_BLOCKS, block=BLOCK)
+    for name in OURS if find_spec("bbo.optimizers.registry") else ():
+        found[name] = partial(ask_tell, name)
+    for name in IN_BLOCKS if find_spec("bbo.optimizers.registry") else ():
+        found[f"{name} x4"] = partial(ask_tell, name, block=BLOCK)
+    for short, sampler in {"optuna-tpe": "TPESampler", "optuna-gp": "GPSampler"}.items():
+        found[short] = partial(optuna_default, sampler)
+        found[f"{short} x4"] = partial(optuna_default, sampler, block=BLOCK)
+    if find_spec("smac"):
+        found |= {"smac": smac, "smac x4": partial(smac, block=BLOCK)}
+    return {**found, "direct": direct}

@@ -7,6 +7,7 @@ as it is, with true values, not coordinates; `x0:`, the point to begin with, in 
 import csv
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.ensemble import RandomForestRegressor  # type: ignore[import-untyped]
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+from sklearn.gaussian_process import GaussianProcessRegressor  # type: ignore[import-untyped]
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel  # type: ignore[import-untyped]
+from sklearn.model_selection import KFold, cross_val_predict  # type: ignore[import-untyped]
 
 from bbo.document import read_document
 from bbo.errors import InputError
@@ -127,6 +129,7 @@ def _encoded(space: Space, values: dict[str, Value], where: str) -> Point:
 
 def fit(table: Table) -> Fitted:
     """The better of two models by cross-validation. A point fails if the recorded point nearest to it did."""
+    warnings.simplefilter("ignore", ConvergenceWarning)  # a kernel's bound is reached where a variable matters little
     good = np.isfinite(table.values)
     inputs = _unit(table.space, table.points)
     values = np.asarray(table.values)[good]
@@ -158,7 +161,7 @@ def _models(dimension: int) -> dict[str, Any]:
     )
     return {
         "random forest": RandomForestRegressor(100, random_state=0, min_samples_leaf=2),
-        "Gaussian process": GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0),
+        "Gaussian process": GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=1, random_state=0),
     }
 
 
