@@ -1,13 +1,18 @@
 """`bbo ...`: the commands around a run. Those that need a language model start the blackbox's programs."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bbo import nomad as nomad_command
+from bbo import optimize as optimize_command
 from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
 from bbo.pair import disagreements
@@ -32,6 +37,28 @@ app = typer.Typer(
 def nomad(context: typer.Context) -> None:
     """Run NOMAD on a parameter file; the same as the command `nomad`."""
     raise typer.Exit(nomad_command.run(context.args))
+
+
+@app.command(
+    "run",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def run(context: typer.Context) -> None:
+    """Run any optimizer on a params pair: `bbo run --help`."""
+    raise typer.Exit(optimize_command.run(context.args))
+
+
+@app.command(epilog="Example:  bbo stop quickstart-tpe")
+def stop(run: Annotated[str, typer.Argument(help="a name below runs/, or the path of a run folder")]) -> None:
+    """End a run that another terminal drives, as Ctrl-C would there; the same command continues it."""
+    where = find_run(run)
+    process, host = where.driver()
+    if host != socket.gethostname():
+        raise InputError(f"{where.folder}: driven by process {process} on {host}: stop it there")
+    os.kill(process, signal.SIGTERM)
+    while where.is_driven():
+        time.sleep(0.1)
+    print(f"{where.folder}: stopped after {len(where.log().answers)} answers; the same command continues it")
 
 
 @app.command(epilog="Examples:  bbo check params/quickstart.txt   |   bbo check")

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bbo.driver import Watch
 from bbo.experiment import Experiment
+from bbo.guard import Watch
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, RunLog
+from bbo.space import Point
 from bbo.store import Store
 
 
@@ -58,7 +59,12 @@ class Display(Watch):
         for ask, answer in self._new(log):
             self._count(ask, answer)
         if self._shown:
-            self.note(f"replaying {len(self._shown)} evaluations from {self.run.log_file}")
+            of = f" of {self.max_bb_eval}" if self.max_bb_eval else ""
+            self.note(f"replaying {len(self._shown)}{of} evaluations from {self.run.log_file}")
+
+    def replayed(self, count: int, total: int) -> None:
+        if self._live:
+            self._live.update(Text(f"replaying {count} of {total}", style="cyan"), refresh=True)
 
     def update(self, log: RunLog) -> None:
         for ask, answer in self._new(log):
@@ -119,7 +125,12 @@ class Display(Watch):
 
 
 def summary(
-    experiment: Experiment, store: Store, log: RunLog, base: Mapping[str, float] | None, seconds: float
+    experiment: Experiment,
+    store: Store,
+    log: RunLog,
+    base: Mapping[str, float] | None,
+    seconds: float,
+    x0: Sequence[Point],
 ) -> list[str]:
     """The end of a run: scores of base, X0 and best, hyperparameters, evaluations, wall time, adapter, what is next."""
     output = experiment.outputs[experiment.objective]
@@ -134,8 +145,8 @@ def summary(
         return "failed" if answer.source == "failed" else f"{output.sign * _objective(answer, experiment):.6g}"
 
     rows = {"base score": f"{base[output.metric]:.6g}" if base and output.metric in base else "not scored"}
-    if evaluated:
-        ask, answer = evaluated[0]
+    if first := next(((ask, answer) for ask, answer in evaluated if ask.point in x0), None):
+        ask, answer = first
         rows["X0's score"] = f"{score(answer)}   ({describe(experiment.space.decode(ask.point))})"
     if best is None:
         rows["best score"] = "no good evaluation"

@@ -73,6 +73,14 @@ def read_document(path: Path) -> Document:
     return document
 
 
+def parse_value(text: str) -> Any:
+    """What an entry's value in a YAML file means; a text that is no YAML means itself."""
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.YAMLError:
+        return text
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with YAML 1.2's floats: `1e-4` is a number, not text."""
 

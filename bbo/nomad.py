@@ -7,22 +7,20 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from bbo.display import Display, best_of, describe, summary
-from bbo.driver import Driver, Ended, Limits, own_python_first
+from bbo.conduct import Conduct, about_experiment, ask_blackbox, common_options, errors, limits_of
+from bbo.display import describe
+from bbo.driver import Driver
 from bbo.errors import InputError, MachineError
-from bbo.executors.slots import gpus_of, slots_of
-from bbo.experiment import FULL, Experiment, read_experiment
+from bbo.experiment import Experiment, read_experiment
 from bbo.pair import disagreements, fidelity_of
 from bbo.problem import Problem, experiment_file, read_problem
-from bbo.run import Run, find_run
+from bbo.processes import own_python_first
+from bbo.run import find_run
 from bbo.store import Store
 
 BUDGET = {"MAX_BB_EVAL", "MAX_EVAL", "MAX_TIME", "MAX_BLOCK_EVAL", "STOP_IF_FEASIBLE", "EVAL_STATS_FILE"}
@@ -66,22 +64,25 @@ def run(arguments: Sequence[str]) -> int:
         _parser().print_usage(sys.stderr)
         print("nomad: name a parameter file, or -h", file=sys.stderr)
         return 2
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        return _nomad(options, errors)
+        return _nomad(options)
     except InputError as error:
-        errors.print(str(error))
+        errors().print(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
     except (MachineError, OSError) as error:
-        errors.print(f"stopped: {error}")
+        errors().print(f"stopped: {error}")
         return 3
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "nomad", add_help=False, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        "nomad",
+        add_help=False,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common_options()],
     )
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a NOMAD 4 parameter file")
     parser.add_argument(
@@ -89,19 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-v", "--version", action="store_true", help="NOMAD's version")
     parser.add_argument("-i", "--info", action="store_true", help="about NOMAD")
-    parser.add_argument("--run", metavar="NAME_OR_PATH", help="run folder (default: runs/<FILE's stem>)")
-    parser.add_argument("--store", metavar="DIR", type=Path, help="evaluations, may be shared (default: <run>/evals)")
     parser.add_argument("--dry-run", action="store_true", help="decoded X0, launch line and needs; runs nothing")
-    parser.add_argument("--max-hours", type=_positive, metavar="H", help="stop after H hours of wall time")
-    parser.add_argument("--max-gpu-hours", type=_positive, metavar="H", help="stop after H GPU-hours of training")
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
 
 
 def _say(options: argparse.Namespace) -> None:
@@ -119,31 +109,60 @@ def _say(options: argparse.Namespace) -> None:
         PyNomad.info()
 
 
-def _nomad(options: argparse.Namespace, errors: Console) -> int:
+def _nomad(options: argparse.Namespace) -> int:
     problem = read_problem(options.file)
     for warning in problem.warnings:
-        errors.print(f"warning: {warning}")
+        errors().print(f"warning: {warning}")
     yaml = experiment_file(problem)
     if yaml is None:
         return _foreign(problem, options)
+    experiment = checked(problem)
+    if options.dry_run:
+        for point in problem.x0:
+            print(f"X0: {describe(experiment.space.decode(point))}", flush=True)
+        ask_blackbox(yaml, "--plan")
+        return 0
+    options.run = find_run(options.run or options.file.stem)
+    options.store = Store(options.store or options.run.evals)
+    return batch(problem, experiment, options)
+
+
+def checked(problem: Problem) -> Experiment:
+    """The experiment of a problem that a run can be led through. Raises InputError."""
+    yaml = experiment_file(problem)
+    if yaml is None:
+        raise InputError(f"{problem.where('BB_EXE')}: BB_EXE must be $python3 $-m $blackbox NAME.yaml")
     _refuse_unreplayable(problem)
     experiment = read_experiment(yaml)
     if wrong := disagreements(problem, experiment):
         raise InputError(*wrong)
-    if options.dry_run:
-        for point in problem.x0:
-            print(f"X0: {describe(experiment.space.decode(point))}", flush=True)
-        _ask_blackbox(yaml, "--plan")
-        return 0
-    _ask_blackbox(yaml, "--quick")
-    if options.max_gpu_hours is not None and not gpus_of(slots_of(experiment.resources.gpus_per_job, None)[0]):
-        raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
-    run_ = find_run(options.run or options.file.stem)
+    return experiment
+
+
+def batch(problem: Problem, experiment: Experiment, options: argparse.Namespace, stopping: str | None = None) -> int:
+    """NOMAD's batch mode under `options` run, store, command and limits. The exit status."""
+    run_, store, limits = options.run, options.store, limits_of(experiment, options)
     if re.search(UNSAFE, str(run_.folder.absolute())):
         raise InputError(f"{run_.folder.absolute()}: NOMAD takes no path with spaces or special characters: use --run")
+    ask_blackbox(experiment.path, "--quick")
     if "HISTORY_FILE" in problem.settings:
-        errors.print(f"{problem.where('HISTORY_FILE')}: NOMAD's history is written to {run_.history}")
-    return _drive(problem, experiment, run_, options, errors)
+        errors().print(f"{problem.where('HISTORY_FILE')}: NOMAD's history is written to {run_.history}")
+    about_ = about(problem, experiment) | ({"stopping": stopping} if stopping else {})
+
+    def begin(_: Mapping[str, str]) -> Driver:
+        return Driver(
+            run=run_,
+            experiment=experiment,
+            store=store,
+            parameters=[f"PROBLEM_DIR {problem.folder}/", *_lines(problem)],
+            max_bb_eval=problem.max_bb_eval,
+            in_order=problem.threads == 1,
+            limits=limits,
+            stopping=stopping,
+        )
+
+    conduct = Conduct(run_, experiment, store, about_, problem.max_bb_eval, problem.x0, options.command)
+    return conduct.until_it_ends(begin, {})
 
 
 def _refuse_unreplayable(problem: Problem) -> None:
@@ -161,76 +180,19 @@ def _refuse_unreplayable(problem: Problem) -> None:
         raise InputError(f"{problem.where('SURROGATE_EXE')}: SURROGATE_EXE {rule}")
 
 
-def _drive(problem: Problem, experiment: Experiment, run_: Run, options: argparse.Namespace, errors: Console) -> int:
-    started = time.monotonic()
-    store = Store(options.store or run_.evals)
-    is_new = not run_.folder.exists()
-    with run_.driven():
-        run_.settle(about(problem, experiment))
-        driver = Driver(
-            run=run_,
-            experiment=experiment,
-            store=store,
-            parameters=[f"PROBLEM_DIR {problem.folder}/", *_lines(problem)],
-            max_bb_eval=problem.max_bb_eval,
-            in_order=problem.threads == 1,
-            limits=Limits(options.max_hours, options.max_gpu_hours),
-        )
-        console = Console()
-        display = Display(run_, experiment, store, problem.max_bb_eval, console)
-        status, reason = 0, None
-        try:
-            display.replaying(driver.log)
-            driver.drive(display)
-        except Ended as ended:
-            status, reason = ended.status, str(ended)
-        except MachineError as error:
-            status, reason = 3, str(error)
-        except InputError:
-            if is_new and not driver.log.answers:
-                run_.remove()
-            raise
-        finally:
-            display.close()
-        base = run_.base_score()
-        for line in summary(experiment, store, driver.log, base, time.monotonic() - started):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if reason is not None:
-        errors.print(f"stopped: {reason}\ncontinue with: {options.command}")
-    return status or (0 if best_of(experiment, driver.log) is not None else 3)
-
-
 def about(problem: Problem, experiment: Experiment) -> dict[str, Any]:
     """What a run folder belongs to: all of the params pair but budget, resources and display; and NOMAD's version."""
-    free = {"resources", "accelerate", "relative_to", "fidelity"}
     settings = {
         keyword: [list(entry.values) for entry in entries]
         for keyword, entries in problem.settings.items()
         if keyword not in BUDGET and not keyword.startswith("DISPLAY") and not keyword.endswith("FILE")
     }
-    document = {name: content for name, content in experiment.document.items() if name not in free}
-    if used := _fidelities(problem, experiment):
-        document["fidelity"] = used
+    document = about_experiment(experiment, (problem.bb_exe, problem.surrogate_exe))
     return {"problem": {**settings, "X0": problem.x0}, "experiment": document, "nomad": version("PyNomadBBO")}
-
-
-def _fidelities(problem: Problem, experiment: Experiment) -> dict[str, Mapping[str, float]]:
-    """The fidelities that the problem's commands name, by value, but for the full one."""
-    names = [fidelity_of(words) or FULL for words in (problem.bb_exe, problem.surrogate_exe)]
-    return {name: experiment.fidelity(name) for name in names if name != FULL}
 
 
 def _lines(problem: Problem) -> list[str]:
     return [line for line in problem.lines if line.split()[0].upper() not in OURS]
-
-
-def _ask_blackbox(yaml: Path, what: str) -> None:
-    """Let the blackbox check its own sections (`bbo` knows no LLM), or print its plan."""
-    done = subprocess.run(
-        [sys.executable, "-m", "blackbox.preflight", str(yaml), what], stderr=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what} failed"]))
 
 
 def _foreign(problem: Problem, options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ keywords are judged by the installed NOMAD (bbo/keywords.py), so that exactly wh
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -66,12 +67,19 @@ class Problem:
 
     def with_settings(self, **values: object) -> "Problem":
         """The same problem with other values of scalar keywords (`MAX_BB_EVAL=20`); None removes a keyword."""
-        assert not set(values) & {*_READ_HERE, *REPEATABLE}
+        assert not set(values) & {*_READ_HERE}
         new = {name: f"{name} {value}" for name, value in values.items() if value is not None}
         kept = [line for line in self.lines if line.split(maxsplit=1)[0] not in values]
         settings = {name: given for name, given in self.settings.items() if name not in values}
-        settings |= {name: (Setting(0, (str(values[name]),), text),) for name, text in new.items()}
+        settings |= {name: (Setting(0, tuple(str(values[name]).split()), text),) for name, text in new.items()}
         return replace(self, lines=(*kept, *new.values()), settings=MappingProxyType(settings))
+
+    def with_x0(self, points: Sequence[Point]) -> "Problem":
+        """The same problem with other starting points."""
+        kept = [line for line in self.lines if line.split(maxsplit=1)[0] != "X0"]
+        lines = [statement(f"X0 {index}", point) for index, point in enumerate(points)]
+        settings = {name: given for name, given in self.settings.items() if name != "X0"}
+        return replace(self, x0=tuple(points), lines=(*kept, *lines), settings=MappingProxyType(settings))
 
     def where(self, name: str) -> str:
         """`path:LINE` of a keyword, for a message; `path` where it is not given."""

@@ -1,4 +1,4 @@
-"""Replay: a fresh NOMAD is led through the record, and held against it at every call of the blackbox.
+"""Replay: a fresh optimizer is led through the record, and held against it at every call of the blackbox.
 
 The calls of a session meet the recorded asks at a cursor, get the recorded answers and go on live where the record
 ends. A blackbox that died is noticed by what NOMAD itself noted in its history file: NOMAD takes an unanswered point
@@ -8,6 +8,7 @@ call is not read again at the next: NOMAD only appends to its history, and so do
 """
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from bbo.index import Index, Recorded
 from bbo.points import DECLINED, format_answer
 from bbo.run import Run
 from bbo.runlog import Answer
-from bbo.session import Session
+from bbo.session import Numbers, Session
 from bbo.space import Point
 
 KILLED = "Evaluator returned exit status"
 """What NOMAD's log says of a call that was killed, also where all of its answer was read and noted before."""
+
+WAIT = 0.01
+"""Seconds between two looks for the asks of a call that was started before."""
 
 SURROGATE = "BBO_SURROGATE"
 """Set to 1 for a driven blackbox that is called as SURROGATE_EXE."""
@@ -61,7 +65,7 @@ def take(
         if (wrong := misheard(run, index, session, surrogate)) is not None:
             raise Unanswered(wrong)
         if session.in_order:
-            recorded = _expected(index, points, keys)
+            recorded = _expected(index, index.state.done, points, keys)
         else:  # calls arrive in any order; NOMAD's own cache asks for no point twice, so a point names its ask
             recorded = [index.of(point, surrogate) for point in points]
         new, end = [i for i, known in enumerate(recorded) if known is None], index.places()
@@ -70,6 +74,25 @@ def take(
         fresh = iter(index.at(end, len(new)))
         index.state.done += len(points)
         return [known or next(fresh) for known in recorded]
+
+
+def take_numbered(
+    index: Index, numbers: Numbers, points: Sequence[Point], keys: Sequence[str], fidelity: Mapping[str, float] = {}
+) -> list[Recorded]:
+    """The asks of a call under bbo/loop.py: from the record where they are in it, the others appended to it.
+
+    Calls in flight write their asks in the order of their numbers: each waits for those before it. Raises Superseded,
+    or Diverged when the record says otherwise.
+    """
+    while True:
+        with index.locked():
+            if index.places() >= numbers.first - 1:
+                recorded = _expected(index, numbers.first - 1, points, keys)
+                new = slice(sum(known is not None for known in recorded), None)
+                if points[new]:
+                    index.ask(points[new], keys[new], numbers.parents[new], fidelity=fidelity, told=numbers.told)
+                return index.at(numbers.first - 1, len(points))
+        time.sleep(WAIT)
 
 
 def misheard(run: Run, index: Index, session: Session, surrogate: bool = False) -> str | None:
@@ -101,8 +124,8 @@ def misheard(run: Run, index: Index, session: Session, surrogate: bool = False) 
     return None
 
 
-def _expected(index: Index, points: Sequence[Point], keys: Sequence[str]) -> list[Recorded | None]:
-    recorded = index.at(index.state.done, len(points))
+def _expected(index: Index, place: int, points: Sequence[Point], keys: Sequence[str]) -> list[Recorded | None]:
+    recorded = index.at(place, len(points))
     for ask, point, key in zip((known.ask for known in recorded), points, keys, strict=False):
         if ask.point != point:
             raise Diverged(f"evaluation {ask.number} was at {ask.point} in the record, now {point} is asked for")

@@ -31,6 +31,7 @@ class Run:
         self.native_index_file = folder / "native.sqlite"
         self.preflight_file = folder / "preflight.json"
         self.worker_file = folder / "worker.json"
+        self.blackbox_log = folder / "blackbox.log"
         self.nomad_log = folder / "nomad.log"
         self.history = folder / "history.txt"
         self.surrogate_calls = folder / "surrogate.txt"
@@ -76,21 +77,50 @@ class Run:
             return None
         return base
 
-    def settle(self, about: Mapping[str, Any]) -> None:
-        """Note what the run is about, or raise InputError naming what changed since it was begun."""
+    def about(self) -> dict[str, Any]:
+        """What `settle` noted; empty for a run that is not begun."""
         try:
-            recorded = json.loads(self.about_file.read_text())
+            recorded: dict[str, Any] = json.loads(self.about_file.read_text())
         except FileNotFoundError:
-            write_json(self.about_file, about)
-            return
+            return {}
         except ValueError:
             raise MachineError(f"{self.about_file}: damaged") from None
+        return recorded
+
+    def settle(self, about: Mapping[str, Any], libraries: Mapping[str, str] = {}) -> dict[str, str]:
+        """Note what the run is about, or raise InputError naming what changed since it was begun.
+
+        Libraries may change: whether the replay holds will show. Returns their versions when the run was begun.
+        """
+        recorded = self.about()
+        if not recorded:
+            write_json(self.about_file, {**about, "libraries": libraries} if libraries else about)
+            return dict(libraries)
+        then: dict[str, str] = recorded.pop("libraries", {})
         changed = sorted(_changes(recorded, json.loads(json.dumps(about))))
         if changed:
             raise InputError(
                 f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} "
                 "(only budget, resources and display may change; choose another --run NAME)"
             )
+        return then
+
+    def driver(self) -> tuple[int, str]:
+        """Process and host of who drives the run. Raises InputError where nobody does."""
+        if not self.lock_file.is_file():
+            raise InputError(f"{self.folder}: no run there")
+        if not self.is_driven():
+            raise InputError(f"{self.folder}: nobody drives it")
+        process, _, host = self.lock_file.read_text().removeprefix("process ").partition(" on ")
+        return int(process), host
+
+    def is_driven(self) -> bool:
+        with self.lock_file.open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
 
 def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:

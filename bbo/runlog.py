@@ -18,7 +18,7 @@ from typing import Any, Literal
 from bbo.errors import MachineError
 from bbo.space import Point
 
-Source = Literal["trained", "store", "failed", "declined"]
+Source = Literal["trained", "store", "stopped", "failed", "declined"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Ask:
     """By value; empty for the full one."""
     surrogate: bool = False
     """Asked by SURROGATE_EXE (or natively below full fidelity): replayed, but no evaluation of the run's."""
+    told: int | None = None
+    """How many answers the optimizer knew when it proposed this; None under NOMAD, where the order of asks says it."""
+    parent: int | None = None
+    """Number of the ask whose training this one goes on from."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class Answer:
     time: float
     job: str | None = None
     reason: str | None = None
+    epoch: float | None = None
+    """Epochs behind it where it was stopped early, and the last objective that was measured."""
+    objective: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,15 +105,17 @@ class Log(ABC):
         self,
         points: Sequence[Point],
         keys: Sequence[str],
-        native: bool = False,
-        fidelity: Mapping[str, float] = {},
-        surrogate: bool = False,
+        parents: Sequence[int | None] = (),
+        **of_all: Any,
     ) -> list[Ask]:
-        """Append the asks of one block, which is known by the number of its first; call it under `locked`."""
+        """Append the asks of one block, which is known by the number of its first; call it under `locked`.
+
+        `of_all`: the fields of Ask that are the same for all of them.
+        """
         first, now = self._last() + 1, time.time()
         asks = [
-            Ask(first + i, point, key, first, now, native, fidelity, surrogate)
-            for i, (point, key) in enumerate(zip(points, keys, strict=True))
+            Ask(first + i, point, key, first, now, parent=parent, **of_all)
+            for i, (point, key, parent) in enumerate(zip(points, keys, parents or [None] * len(points), strict=True))
         ]
         self._append(*({"ask": a.number, **_fields(a)} for a in asks))
         return asks

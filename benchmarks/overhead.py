@@ -23,8 +23,8 @@ from unittest.mock import patch
 from rich.console import Console
 
 from bbo.display import Display
-from bbo.driver import Driver, Limits
 from bbo.experiment import FULL, read_experiment
+from bbo.guard import Guard, Limits
 from bbo.index import Index
 from bbo.points import format_answer, format_point
 from bbo.replay import take
@@ -197,14 +197,13 @@ def _evaluate(filled: Filled) -> None:
 def _driver(filled: Filled) -> Callable[[], float]:
     """A driver's look at the run, display included; returns its seconds."""
     limits = Limits(max_hours=1e6, max_gpu_hours=1e6)
-    driver = Driver(filled.run, filled.experiment, filled.store, [], None, True, limits)
+    guard = Guard(filled.run, filled.experiment, filled.store, limits, filled.run.log())
     display = Display(filled.run, filled.experiment, filled.store, None, Console(file=io.StringIO()))
-    display.replaying(driver.log)
-    started = time.monotonic()
+    display.replaying(guard.log)
 
     def poll() -> float:
         began = time.perf_counter()
-        driver._look(display, started, [])
+        guard.look(display)
         return time.perf_counter() - began
 
     poll()

@@ -16,11 +16,11 @@ from bbo.errors import InputError, MachineError
 from bbo.experiment import FULL, Experiment, read_experiment
 from bbo.index import Index
 from bbo.points import format_answer, read_parents, read_points
-from bbo.replay import SURROGATE, Diverged, Unanswered, heard, take
+from bbo.replay import SURROGATE, Diverged, Unanswered, heard, take, take_numbered
 from bbo.run import ENVIRONMENT, Run, find_run
 from bbo.runlog import Answer, Ask, Stop
 from bbo.session import ENVIRONMENT as SESSION
-from bbo.session import Superseded, read_session
+from bbo.session import Numbers, Superseded, read_session
 from bbo.space import Point
 from bbo.store import Result, Store
 from blackbox.block import Blackbox, Candidate, Source
@@ -91,7 +91,11 @@ def _driven(
     blackbox = Blackbox(experiment, store, run.preflight_file)
     candidates = _candidates(blackbox, points, fidelity, parents)
     index = Index(run, session)
-    recorded = take(run, index, session, points, [c.key for c in candidates], fidelity, SURROGATE in os.environ)
+    keys = [c.key for c in candidates]
+    if session.numbered:
+        recorded = take_numbered(index, Numbers.ours(), points, keys, fidelity)
+    else:
+        recorded = take(run, index, session, points, keys, fidelity, SURROGATE in os.environ)
     end = math.inf if session.max_bb_eval is None else session.max_bb_eval
     within = [known.ask if known.evaluation is None or known.evaluation < end else None for known in recorded]
     for known in recorded:

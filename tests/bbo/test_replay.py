@@ -22,7 +22,7 @@ class Nomad:
 
     def __init__(self, folder: Path, in_order: bool = True) -> None:
         self.run = Run(folder)
-        self.session: Session = open_session(self.run, self.run.log(), Store(folder), None, in_order)
+        self.session: Session = open_session(self.run, self.run.log(), Store(folder), None, in_order=in_order)
 
     @property
     def index(self) -> Index:

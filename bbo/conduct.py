@@ -1,0 +1,129 @@
+"""What every run has around its optimizer: the checked pair, the run folder, display, summary, exit status."""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bbo.display import Display, best_of, summary
+from bbo.errors import InputError, MachineError
+from bbo.executors.slots import gpus_of, slots_of
+from bbo.experiment import FULL, Experiment
+from bbo.guard import Drives, Ended, Limits
+from bbo.pair import fidelity_of
+from bbo.run import Run
+from bbo.space import Point
+from bbo.store import Store
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """One start of a run."""
+
+    run: Run
+    experiment: Experiment
+    store: Store
+    about: Mapping[str, Any]
+    """What must not change between two starts: see `Run.settle`."""
+    budget: int | None
+    """Evaluations, for the display."""
+    x0: Sequence[Point]
+    command: str
+    """That continues the run."""
+
+    def until_it_ends(self, begin: Callable[[Mapping[str, str]], Drives], libraries: Mapping[str, str]) -> int:
+        """Drive what `begin` makes of the libraries' versions when the run was begun. The exit status.
+
+        Raises InputError where the run is refused, and then leaves no trace of a new one.
+        """
+        started, is_new = time.monotonic(), not self.run.folder.exists()
+        with self.run.driven():
+            drives = begin(self.run.settle(self.about, libraries))
+            console = Console()
+            display = Display(self.run, self.experiment, self.store, self.budget, console)
+            status, reason = 0, None
+            try:
+                display.replaying(drives.log)
+                drives.drive(display)
+            except Ended as ended:
+                status, reason = ended.status, str(ended)
+            except MachineError as error:
+                status, reason = 3, str(error)
+            except InputError:
+                if is_new and not drives.log.answers:
+                    self.run.remove()
+                raise
+            finally:
+                display.close()
+            base, seconds = self.run.base_score(), time.monotonic() - started
+            for line in summary(self.experiment, self.store, drives.log, base, seconds, self.x0):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if reason is not None:
+            errors().print(f"stopped: {reason}\ncontinue with: {self.command}")
+        return status or (0 if best_of(self.experiment, drives.log) is not None else 3)
+
+
+def errors() -> Console:
+    """Where sentences about a run go."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def ask_blackbox(yaml: Path, what: str) -> None:
+    """Let the blackbox check its own sections (`bbo` knows no LLM), or print its plan."""
+    done = subprocess.run(
+        [sys.executable, "-m", "blackbox.preflight", str(yaml), what], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what} failed"]))
+
+
+def common_options() -> argparse.ArgumentParser:
+    """What the commands that run something have in common."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add = parser.add_argument
+    add("--run", metavar="NAME_OR_PATH", help="run folder (default: runs/<FILE's stem>, with -OPTIMIZER if not NOMAD)")
+    add("--store", metavar="DIR", type=Path, help="evaluations, may be shared (default: <run>/evals)")
+    add("--max-hours", type=_positive, metavar="H", help="stop after H hours of wall time")
+    add("--max-gpu-hours", type=_positive, metavar="H", help="stop after H GPU-hours of training")
+    return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option."""
+
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
+        return int(text)
+
+    return whole
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def limits_of(experiment: Experiment, options: argparse.Namespace) -> Limits:
+    """Raises InputError for a limit that could never be reached."""
+    if options.max_gpu_hours is not None and not gpus_of(slots_of(experiment.resources.gpus_per_job, None)[0]):
+        raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
+    return Limits(options.max_hours, options.max_gpu_hours)
+
+
+def about_experiment(experiment: Experiment, commands: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The YAML without what may change between two starts of a run; of the fidelities those that commands name."""
+    free = {"resources", "accelerate", "relative_to", "fidelity"}
+    document = {name: content for name, content in experiment.document.items() if name not in free}
+    names = [fidelity_of(words) or FULL for words in commands]
+    if used := {name: experiment.fidelity(name) for name in names if name != FULL}:
+        document["fidelity"] = used
+    return document
