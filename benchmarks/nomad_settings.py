@@ -84,7 +84,7 @@ def single(score: dict[int, float]) -> float:
     return (score[20] + score[50]) / 2
 
 
-def choose(scorer: Scorer, start: Settings) -> tuple[Settings, list[dict[str, Any]]]:
+def choose(scorer: Scorer, start: Settings, candidates: Sequence[str]) -> tuple[Settings, list[dict[str, Any]]]:
     """The settings kept, and every one that was tried."""
     tried: list[dict[str, Any]] = []
 
@@ -95,7 +95,7 @@ def choose(scorer: Scorer, start: Settings) -> tuple[Settings, list[dict[str, An
         return single(score)
 
     chosen, best = start, measured(start)
-    alone = {candidate: measured((*start, candidate)) for candidate in CANDIDATES if candidate not in start}
+    alone = {candidate: measured((*start, candidate)) for candidate in candidates if candidate not in start}
     for candidate in sorted(alone, key=alone.__getitem__):
         if alone[candidate] >= tried[0]["score"]:
             break
@@ -112,11 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--block", type=int, default=1, help="points of a block (default: 1, one after another)")
     parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--candidates", metavar="LINES", help="with commas between (default: all of CANDIDATES)")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(arguments)
     scorer = Scorer(options.seeds, options.block, options.json.with_suffix(".jsonl"), options.jobs)
     start = (MEGA,) if options.block > 1 else ()
-    chosen, tried = choose(scorer, start)
+    chosen, tried = choose(scorer, start, options.candidates.split(",") if options.candidates else CANDIDATES)
     print(f"chosen: {'; '.join(chosen) or 'defaults'}")
     ways = {"before": start, "chosen": chosen}
     reported = {way: scorer.medians(settings, REPORTING) for way, settings in ways.items()}
