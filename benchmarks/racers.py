@@ -160,7 +160,7 @@ def nomad(settings: Sequence[str], recorder: Recorder, block: int = 1) -> None:
     batch_run(recorder, settings, block)
 
 
-SETTINGS: tuple[str, ...] = ()
+SETTINGS: tuple[str, ...] = ("INITIAL_FRAME_SIZE %0.2",)
 """NOMAD's, one point after another, and those of the shipped params: Docs/regret.md says how they were found."""
 
 MEGA = ("MEGA_SEARCH_POLL yes",)

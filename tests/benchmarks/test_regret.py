@@ -1,15 +1,17 @@
 """The regret race in little: known optima, honest surrogates, and no run done twice."""
 
+import faulthandler
 import json
 import math
 import random
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bbo.errors import InputError
-from benchmarks import nomad_settings, regret
+from benchmarks import nomad_settings, regret, surrogate
 from benchmarks.batch_run import batch_run, scaled
 from benchmarks.functions import FAMILIES, FOUR, instance
 from benchmarks.problem import Problem, Recorder, uniform
@@ -18,6 +20,12 @@ from benchmarks.surrogate import Fitted, fit, read_table
 
 SPACE = "space: {rank: {choice: [4, 8, 16, 32]}, alpha: {int: [1, 9], times: rank}, rate: {log10: [-5, -1]}}\n"
 BESIDE = f"{SPACE}columns: {{rate: lr}}\nx0: {{rank: 4, alpha: 4, rate: 1.0e-4}}\n"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surrogate, "FOLDS", 3)
+    monkeypatch.setattr(surrogate, "SEARCHED", 1000)
 
 
 def loss(rank: int, times: int, exponent: float) -> float:
@@ -134,7 +142,16 @@ def test_a_batch_run_spends_exactly_the_budget(block: int) -> None:
     assert runs[0].points == runs[1].points
 
 
-def test_a_nomad_that_dies_is_said_to_have(tmp_path: Path) -> None:
+@pytest.fixture
+def silent_death() -> Iterator[None]:
+    """pytest would print where a child of its own process died."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable()
+
+
+@pytest.mark.usefixtures("silent_death")
+def test_a_nomad_that_dies_is_said_to_have() -> None:
     with pytest.raises(RuntimeError, match="cliff: NOMAD died under"):
         batch_run(Recorder(instance("cliff", 0), 1, 5), ["NO_SUCH_KEYWORD 1", "DIRECTION_TYPE WRONG"])
 
