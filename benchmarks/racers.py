@@ -177,10 +177,8 @@ def racers() -> dict[str, Play]:
     defaults = {"nomad-defaults": partial(nomad, ()), "nomad-defaults x4": partial(nomad, MEGA, block=BLOCK)}
     found: dict[str, Play] = {"nomad": partial(nomad, SETTINGS), **defaults}
     found["nomad x4"] = partial(nomad, SETTINGS_OF_BLOCKS, block=BLOCK)
-    for name in OURS if find_spec("bbo.optimizers.registry") else ():
-        found[name] = partial(ask_tell, name)
-    for name in IN_BLOCKS if find_spec("bbo.optimizers.registry") else ():
-        found[f"{name} x4"] = partial(ask_tell, name, block=BLOCK)
+    found |= {name: partial(ask_tell, name) for name in OURS}
+    found |= {f"{name} x4": partial(ask_tell, name, block=BLOCK) for name in IN_BLOCKS}
     for short, sampler in {"optuna-tpe": "TPESampler", "optuna-gp": "GPSampler"}.items():
         found[short] = partial(optuna_default, sampler)
         found[f"{short} x4"] = partial(optuna_default, sampler, block=BLOCK)

@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.batch_run import batch_run, scaled
 from benchmarks.functions import FAMILIES, FOUR, instance
 from benchmarks.problem import Problem, Recorder, uniform
 from benchmarks.problem import regret as regret_of
+from benchmarks.racers import racers
 from benchmarks.surrogate import Fitted, fit, read_table
 
 SPACE = "space: {rank: {choice: [4, 8, 16, 32]}, alpha: {int: [1, 9], times: rank}, rate: {log10: [-5, -1]}}\n"
@@ -154,6 +156,23 @@ def silent_death() -> Iterator[None]:
 def test_a_nomad_that_dies_is_said_to_have() -> None:
     with pytest.raises(RuntimeError, match="cliff: NOMAD died under"):
         batch_run(Recorder(instance("cliff", 0), 1, 5), ["NO_SUCH_KEYWORD 1", "DIRECTION_TYPE WRONG"])
+
+
+@pytest.mark.parametrize("name", ["lhs", "tpe", "tpe x4", "soo", "optuna-tpe", "optuna-tpe x4", "direct"])
+@pytest.mark.parametrize("function", ["cliff", "unordered"])
+def test_racers_spend_the_budget_inside_the_bounds(name: str, function: str) -> None:
+    recorder = Recorder(instance(function, 3), 0, 14)
+    racers()[name](recorder)
+    assert len(recorder.points) == len(recorder.observed) == 14, "a point outside would have raised"
+    assert (recorder.points[0] == recorder.problem.x0) == (name not in ("lhs", "soo", "direct"))
+
+
+@pytest.mark.skipif(find_spec("smac") is None, reason="SMAC3 is an extra of the benchmarks")
+def test_smac_races() -> None:
+    recorder = Recorder(instance("two", 3), 0, 8)
+    racers()["smac x4"](recorder)
+    assert len(recorder.points) == 8
+    assert any(point == pytest.approx(recorder.problem.x0) for point in recorder.points), "it rounds to 13 digits"
 
 
 def test_shares_of_the_range() -> None:
