@@ -161,10 +161,11 @@ def nomad(settings: Sequence[str], recorder: Recorder, block: int = 1) -> None:
 
 
 SETTINGS: tuple[str, ...] = ("INITIAL_FRAME_SIZE %0.2",)
-"""NOMAD's, one point after another, and those of the shipped params: Docs/regret.md says how they were found."""
+"""NOMAD's, one point after another; Docs/regret.md says how they were found."""
 
 MEGA = ("MEGA_SEARCH_POLL yes",)
-SETTINGS_OF_BLOCKS: tuple[str, ...] = MEGA
+SETTINGS_OF_BLOCKS = (*MEGA, "NM_SEARCH no", "SPECULATIVE_SEARCH no")
+"""NOMAD's in blocks, which the shipped params have too."""
 
 OURS = ("random", "lhs", "sobol", "grid", "tpe", "gp", "cmaes", "soo", "bamsoo")
 """bohb is tpe here, and pbt has no place: a surrogate has no learning curves."""

@@ -17,8 +17,9 @@ from benchmarks.batch_run import batch_run, scaled
 from benchmarks.functions import FAMILIES, FOUR, instance
 from benchmarks.problem import Problem, Recorder, uniform
 from benchmarks.problem import regret as regret_of
-from benchmarks.racers import racers
+from benchmarks.racers import SETTINGS_OF_BLOCKS, racers
 from benchmarks.surrogate import Fitted, fit, read_table
+from tests.conftest import ROOT
 
 SPACE = "space: {rank: {choice: [4, 8, 16, 32]}, alpha: {int: [1, 9], times: rank}, rate: {log10: [-5, -1]}}\n"
 BESIDE = f"{SPACE}columns: {{rate: lr}}\nx0: {{rank: 4, alpha: 4, rate: 1.0e-4}}\n"
@@ -224,3 +225,10 @@ def test_settings_are_chosen_on_one_half_and_reported_on_the_other(
     assert set(content["reported"]["chosen"]) == {"two"}
     problems = {json.loads(line)["problem"] for line in file.with_suffix(".jsonl").read_text().splitlines()}
     assert problems == {"two"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.txt")), ids=lambda path: path.stem)
+def test_the_shipped_params_have_the_settings_that_were_found(path: Path) -> None:
+    lines = [" ".join(line.partition("#")[0].split()) for line in path.read_text().splitlines()]
+    if any(line.startswith("BB_MAX_BLOCK_SIZE") for line in lines):
+        assert set(SETTINGS_OF_BLOCKS) <= set(lines)
