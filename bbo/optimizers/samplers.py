@@ -182,7 +182,7 @@ class _QuickGP(GPSampler):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        # Local searches of the acquisition function, of 10. The best found was the same in 8 runs of 28 points.
+        # Local searches of the acquisition function, of 10: the best of 28 points was as good or within 0.001 (8 runs).
         self._n_local_search = 4
 
     def _sample_relative_impl(self, *arguments: Any) -> dict[str, Any]:
