@@ -128,19 +128,21 @@ def line(failing: Callable[[float], bool]) -> Callable[[int, Point], Outcome]:
     return judge
 
 
-@pytest.mark.parametrize(("kind", "settings"), [(TPE, {}), (GP, {"n_startup_trials": 5}), (CMAES, {})])
-def test_a_region_of_failures_repels(kind: Any, settings: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "settings", "seeds"), [(TPE, {}, 3), (GP, {"n_startup_trials": 12}, 1), (CMAES, {}, 3)]
+)
+def test_a_region_of_failures_repels(kind: Any, settings: dict[str, int], seeds: int) -> None:
     """The loss falls towards a cliff at 0.6. A sampler that forgot failures would go on beyond it."""
     space = Space({"x": Variable(float=(0, 1)), "y": Variable(float=(0, 1))})
     beyond = []
-    for seed in range(3):
+    for seed in range(seeds):
         optimizer, last = kind(space, [(0.5, 0.5)], 30, seed, **settings), []
         for number in range(1, 31):
             (proposal,) = optimizer.ask(1)
             optimizer.tell(line(lambda x: x > 0.6)(number, proposal.point))
             last.append(proposal.point[0] > 0.6)
         beyond.append(sum(last[-12:]))
-    assert sum(beyond) <= 18, beyond
+    assert sum(beyond) <= 6 * seeds, beyond
 
 
 def test_failures_before_the_count_of_constraints_is_known() -> None:
