@@ -104,6 +104,36 @@ def test_failed_and_pruned_trials_are_no_incumbents(kind: type[Exception]) -> No
     assert len(set(points)) == len(points), "an ended trial was proposed again"
 
 
+def test_a_pruned_trial_is_told_the_best_so_far() -> None:
+    """Every other trial is pruned at -9: the same trials as if it had ended with the best of the others."""
+
+    def drive(pruned: bool) -> list[dict[str, object]]:
+        study, best = optuna.create_study(sampler=NomadSampler(seed=1)), math.inf
+        for number in range(30):
+            trial = study.ask()
+            value = objective(trial)
+            if number % 2 == 0:
+                best = min(best, value)
+                study.tell(trial, value)
+            elif pruned:
+                trial.report(-9, 1)
+                study.tell(trial, state=TrialState.PRUNED)
+            else:
+                study.tell(trial, best)
+        return params(study)
+
+    assert drive(pruned=True) == drive(pruned=False)
+
+
+def test_a_start_whose_logarithm_is_rounded_is_not_repeated() -> None:
+    rate = next(rate for rate in (n * 1e-6 for n in range(2, 99)) if 10 ** math.log10(rate) != rate)
+    study = optuna.create_study(sampler=NomadSampler(seed=1))
+    study.enqueue_trial({"rate": rate, "rank": 2, "dropout": 0.3, "shape": "constant"})
+    study.optimize(objective, n_trials=6)
+    seen = [(round(math.log10(trial.params["rate"]), 9), *list(trial.params.values())[1:]) for trial in study.trials]
+    assert len(set(seen)) == 6
+
+
 def test_ask_and_tell_in_blocks() -> None:
     study = optuna.create_study(sampler=NomadSampler(seed=1, block_size=4))
     study.optimize(objective, n_trials=1)
