@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +75,19 @@ def errors() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
-def check_blackbox(yaml: Path, budget: int | None, stopping: str | None = None) -> None:
-    """Let the blackbox check its own sections, and the stopping rule (None: the YAML's)."""
-    options = [] if budget is None else ["--budget", str(budget)]
-    options += [] if stopping is None else ["--stopping", stopping]
-    ask_blackbox(yaml, "--quick", *options)
-
-
 def ask_blackbox(yaml: Path, *what: str) -> None:
-    """Let the blackbox, since `bbo` knows no LLM, speak of an experiment. Raises InputError with what it refuses."""
-    done = subprocess.run(
-        [sys.executable, "-m", "blackbox.preflight", str(yaml), *what], stderr=subprocess.PIPE, text=True, check=False
-    )
+    """Let the blackbox check its own sections (`bbo` knows no LLM), or print its plan."""
+    command = [sys.executable, "-m", "blackbox.preflight", str(yaml), *what]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise InputError(*(done.stderr.strip().splitlines() or [f"blackbox.preflight {what[0]} failed"]))
+
+
+def check_quickly(yaml: Path, budget: int | None, stopping: str | None) -> None:
+    """What the blackbox can say of a run in under a second. Raises InputError."""
+    given = {"--budget": budget, "--stopping": stopping}
+    words = [(option, str(value)) for option, value in given.items() if value is not None]
+    ask_blackbox(yaml, "--quick", *chain(*words))
 
 
 def common_options() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bbo.conduct import Conduct, about_experiment, ask_blackbox, check_blackbox, common_options, errors, limits_of
+from bbo.conduct import Conduct, about_experiment, ask_blackbox, check_quickly, common_options, errors, limits_of
 from bbo.display import describe
 from bbo.driver import Driver
 from bbo.errors import InputError, MachineError
@@ -144,7 +144,7 @@ def batch(problem: Problem, experiment: Experiment, options: argparse.Namespace,
     run_, store, limits = options.run, options.store, limits_of(experiment, options)
     if re.search(UNSAFE, str(run_.folder.absolute())):
         raise InputError(f"{run_.folder.absolute()}: NOMAD takes no path with spaces or special characters: use --run")
-    check_blackbox(experiment.path, problem.max_bb_eval, stopping)
+    check_quickly(experiment.path, problem.max_bb_eval, stopping)
     if "HISTORY_FILE" in problem.settings:
         errors().print(f"{problem.where('HISTORY_FILE')}: NOMAD's history is written to {run_.history}")
     about_ = about(problem, experiment) | ({"stopping": stopping} if stopping else {})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from bbo import keywords
-from bbo.conduct import Conduct, about_experiment, at_least, check_blackbox, common_options, errors, limits_of
+from bbo.conduct import Conduct, about_experiment, at_least, check_quickly, common_options, errors, limits_of
 from bbo.errors import InputError
 from bbo.evaluate import words
 from bbo.experiment import FULL, Experiment, Rule
@@ -133,7 +133,7 @@ def _loop(problem: Problem, experiment: Experiment, options: argparse.Namespace)
     intervals = getattr(optimizer, "intervals", None)
     if intervals and fidelity_of(problem.bb_exe) != FULL:
         raise InputError(f"{problem.where('BB_EXE')}: {options.optimizer} has fidelities of its own, BB_EXE names one")
-    check_blackbox(experiment.path, options.budget, options.stopping)
+    check_quickly(experiment.path, options.budget, options.stopping)
     limits = limits_of(experiment, options)
     plan = Plan(
         command=words(problem),

@@ -82,8 +82,9 @@ class Problem:
         return replace(self, x0=tuple(points), lines=(*kept, *lines), settings=MappingProxyType(settings))
 
     def where(self, name: str) -> str:
-        """`path:LINE` of a keyword, for a message; `path` where it is not given."""
-        return f"{self.path}:{self.settings[name][0].line}" if name in self.settings else str(self.path)
+        """`path:LINE` of a keyword, for a message; `path` where it does not stand there."""
+        line = self.settings[name][0].line if name in self.settings else 0
+        return f"{self.path}:{line}" if line else str(self.path)
 
     def _whole(self, name: str, default: int | None) -> int | None:
         if name not in self.settings:

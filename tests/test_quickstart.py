@@ -90,7 +90,7 @@ def test_a_cached_run_replays_without_training(whole: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 15
-    assert "replaying 5 evaluations" in done.stdout
+    assert "replaying 5 of 5 evaluations" in done.stdout
 
 
 def test_a_cached_block_is_answered_fast_and_without_torch(whole: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_same_command_replays(toy: Toy, command: Command, tmp_path: Path) -> Non
     before, log = results(tmp_path / "runs/toy"), (tmp_path / "runs/toy/log.jsonl").read_bytes()
     again = command("bbo.nomad", "params/toy.txt")
     assert again.returncode == 0
-    assert "replaying 12 evaluations" in again.stdout
+    assert "replaying 12 of 12 evaluations" in again.stdout
     assert (results(tmp_path / "runs/toy"), (tmp_path / "runs/toy/log.jsonl").read_bytes()) == (before, log)
 
 

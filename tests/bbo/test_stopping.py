@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from bbo.display import best_of
-from bbo.driver import Driver, Limits, failed_in_a_row
 from bbo.errors import InputError
 from bbo.experiment import Experiment, Stopping, read_experiment
+from bbo.guard import Guard, Limits, failed_in_a_row
 from bbo.run import Run
 from bbo.runlog import Answer, RunLog
 from bbo.stopping import BY_HAND, Asked, Judge, Study, refusal, stopping_of, told_for
@@ -280,16 +280,17 @@ def test_it_answers_those_who_asked_alone() -> None:
     assert Asked("run", 5, 4, None).accepts(by_hand) and not Asked("run", 9, 9, None).accepts(by_hand)
 
 
-def test_a_driver_counts_it(record: Record, toy: Toy) -> None:
+def test_a_guard_counts_it(record: Record, toy: Toy) -> None:
     """Its hours are the run's, whatever becomes of the evaluation; it is no failure, and ends a row of them."""
-    driver = Driver(Run(record.folder), toy_experiment(toy), record.store, [], None, True, Limits())
+    run = Run(record.folder)
+    guard = Guard(run, toy_experiment(toy), record.store, Limits(), run.log())
     for number, source in enumerate(("failed", "stopped", "failed"), start=1):
         record.ask(f"k{number}")
         seconds = 1800.0 if source == "stopped" else None
         record.log.answer(Answer(number, (1.0, 0.0), source, 0.0, reason=source, gpu_seconds=seconds))  # type: ignore[arg-type]
-    driver.log.refresh()
-    assert driver._gpu_hours() == 0.5 == driver._gpu_hours()
-    assert failed_in_a_row(driver.log) == ["failed"]
+    guard.log.refresh()
+    assert guard._gpu_hours() == 0.5 == guard._gpu_hours()
+    assert failed_in_a_row(guard.log) == ["failed"]
 
 
 LONGER = {"num_train_epochs: 4": "num_train_epochs: 6", "outputs:": "stopping: asha\noutputs:"}
@@ -324,7 +325,7 @@ def test_nomad_with_a_rule(toy: Toy, command: Command, tmp_path: Path, in_text: 
         assert {"stopped.json", "progress.jsonl"} <= folders(tmp_path / "runs/toy", ask.key)
         assert "result.json" not in folders(tmp_path / "runs/toy", ask.key)
     again = command("bbo.nomad", "params/toy.txt")
-    assert "replaying 12 evaluations" in again.stdout and again.returncode == 0
+    assert "replaying 12 of 12 evaluations" in again.stdout and again.returncode == 0
 
 
 @pytest.mark.parametrize("in_text", [{}, BLOCKS], ids=["sequential", "blocks"])
