@@ -134,7 +134,7 @@ class _SpentError(Exception):
 
 def direct(recorder: Recorder) -> None:
     """scipy.optimize.direct over the box, whole numbers rounded."""
-    from scipy.optimize import direct as scipy_direct  # type: ignore[import-untyped]  # noqa: PLC0415
+    from scipy.optimize import direct as scipy_direct  # noqa: PLC0415
 
     variables = [recorder.problem.space.variables[name] for name in recorder.problem.space.free]
     known: dict[Point, float] = {}
