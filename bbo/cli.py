@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from bbo import compare as comparison
 from bbo import nomad as nomad_command
 from bbo import optimize as optimize_command
 from bbo.errors import InputError, MachineError
@@ -93,6 +95,24 @@ def retry(run: Annotated[str, typer.Argument(help="a name below runs/, or the pa
         if failed:
             log.forget(failed[0].number)
     print(f"{len({ask.key for ask in failed})} failed evaluations forgotten; good ones stay in the store")
+
+
+@app.command(epilog="Example:  bbo compare params/quickstart.txt --optimizers nomad,tpe,gp,random --seeds 6")
+def compare(  # noqa: PLR0913, PLR0917 - the options of a command
+    file: Annotated[Path, typer.Argument(help="params/NAME.txt")],
+    optimizers: Annotated[str, typer.Option(help="names with commas between them")],
+    seeds: Annotated[int, typer.Option(help="runs of each: seed s is the optimizer's and the training's")] = 10,
+    budget: Annotated[int | None, typer.Option(help="evaluations of each run (default: MAX_BB_EVAL)")] = None,
+    store: Annotated[Path | None, typer.Option(help="evaluations of all runs (default: OUT/evals)")] = None,
+    jobs: Annotated[int, typer.Option(help="runs side by side")] = 1,
+    out: Annotated[str | None, typer.Option(help="folder of the runs and the report; runs/compare-NAME")] = None,
+    levels: Annotated[str | None, typer.Option(help="scores to reach, with commas (default: from the runs)")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE; repeat it for more")] = None,
+) -> None:
+    """Run several optimizers with several seeds on the same blackbox, and report which are better."""
+    options = comparison.Options(optimizers, seeds, budget, store, jobs, out, levels, settings or ())
+    # A file is not as narrow as a terminal may be.
+    raise typer.Exit(comparison.compare(file, options, Console(width=None if sys.stdout.isatty() else 120)))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bbo.experiment import Experiment
 from bbo.guard import Watch
+from bbo.lineage import schedule
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, RunLog
 from bbo.space import Point
@@ -157,6 +158,8 @@ def summary(
         ask, answer = best
         rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation #{ask.number})"
         rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
+        if (changes := schedule(store, ask.key)) is not None:
+            rows["best schedule"] = changes
     sources = ("trained", "store", "failed", "stopped")
     count = {source: sum(a.source == source for _, a in evaluated) for source in sources}
     surrogates = {ask.key for ask in log.replayed if ask.surrogate and ask.number in log.answers}

@@ -59,12 +59,15 @@ class Resources(BaseModel):
         return None if self.keep == "all" else 0 if self.keep == "none" else int(self.keep.split()[1])
 
 
+Rule = Literal["none", "median", "asha", "hyperband"]
+
+
 class Stopping(BaseModel):
     """When evaluations of a run are left before their last epoch: see bbo/stopping.py."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["none", "median", "asha", "hyperband"] = "none"
+    rule: Rule = "none"
     min_epochs: int = Field(1, ge=1)
     """Epochs that every evaluation gets: the first rung."""
     reduction_factor: int = Field(3, ge=2)
@@ -79,7 +82,7 @@ class Fidelity(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs_fraction: float = Field(1.0, gt=0, le=1)
-    """Of the epochs; the schedule is that of the shortened run."""
+    """Of the epochs; the schedule is that of the shortened run, or, of an interval (`--parents`), that of the whole."""
     train_fraction: float = Field(1.0, gt=0, le=1)
     """Of the training rows."""
 
@@ -188,7 +191,12 @@ class Experiment:
         return violated, values[self.objective]
 
     def fidelity(self, name: str) -> Mapping[str, float]:
-        """The fractions below 1 of fidelity `name`, which is all that counts of it. Raises InputError."""
+        """The fractions below 1 of a fidelity, which is all that counts of it. Raises InputError.
+
+        `name` is one of the YAML's, or says the fractions itself: epochs_fraction=0.25,train_fraction=0.5.
+        """
+        if "=" in name:
+            return _reductions(_read_fidelity(name))
         if name not in self.fidelities:
             raise self.error("fidelity", f"no fidelity {name!r}, there are {', '.join(self.fidelities)}")
         return self.fidelities[name]
@@ -254,6 +262,18 @@ def read_experiment(path: Path) -> Experiment:
         fidelities={FULL: {}} | {name: _reductions(each) for name, each in document.fidelity.items()},
         accelerate=accelerate,
     )
+
+
+def _read_fidelity(text: str) -> Fidelity:
+    words = [part.partition("=")[::2] for part in text.split(",")]
+    fractions = dict(words)
+    if len(fractions) < len(words):
+        raise InputError(f"--fidelity: each fraction once, got {text!r}")
+    try:
+        return Fidelity.model_validate(fractions)
+    except ValidationError as error:
+        rules = (f"{e['loc'][0]}: {e['msg'][0].lower()}{e['msg'][1:]}, got {e['input']!r}" for e in error.errors())
+        raise InputError(*(f"--fidelity: {rule}" for rule in rules)) from None
 
 
 def _reductions(fidelity: Fidelity) -> dict[str, float]:

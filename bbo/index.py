@@ -56,6 +56,8 @@ class State:
     ranked: int = 0
     """Answers that the choice of adapters to keep has seen, and the rank of each kept key."""
     kept: dict[str, tuple[bool, float]] = field(default_factory=dict)
+    generations: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    """Of the intervals whose states are kept: how many others are before it, and whether the state is the run's."""
 
 
 class Index(Log):

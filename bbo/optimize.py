@@ -12,7 +12,7 @@ from bbo import keywords
 from bbo.conduct import Conduct, about_experiment, at_least, check_quickly, common_options, errors, limits_of
 from bbo.errors import InputError
 from bbo.evaluate import words
-from bbo.experiment import FULL, Experiment, Stopping
+from bbo.experiment import FULL, Experiment, Rule
 from bbo.loop import Loop, Plan
 from bbo.nomad import batch, checked
 from bbo.optimizers.registry import OPTIMIZERS, find, read_settings, settings_of, versions
@@ -35,8 +35,6 @@ it from another terminal."""
 
 WARM = 3
 """Points that --from takes over."""
-
-STOPPING = get_args(Stopping.model_fields["rule"].annotation)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -78,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--parallel", metavar="N", type=at_least(1), help=parallel)
     setting = "a setting of the optimizer (a wrong one lists them), or a keyword of NOMAD; repeat it for more"
     add("--set", metavar="NAME=VALUE", dest="settings", action="append", default=[], help=setting)
-    add("--stopping", choices=STOPPING, metavar="RULE", help=f"{', '.join(STOPPING)} (default: the YAML's)")
+    rules = get_args(Rule)
+    add("--stopping", choices=rules, metavar="RULE", help=f"{', '.join(rules)} (default: the YAML's)")
     add("--from", metavar="RUN", dest="origin", help=f"begin with that run's {WARM} best points instead of X0")
     return parser
 

@@ -17,6 +17,8 @@ from bbo.store import write_json
 ENVIRONMENT = "BBO_RUN"
 """The run folder of a driven blackbox; unset when a native NOMAD or a user calls it."""
 
+MAY_CHANGE = "only budget, resources and display may change; choose another --run NAME"
+
 
 class Run:
     """The files of one run."""
@@ -87,8 +89,10 @@ class Run:
             raise MachineError(f"{self.about_file}: damaged") from None
         return recorded
 
-    def settle(self, about: Mapping[str, Any], libraries: Mapping[str, str] = {}) -> dict[str, str]:
-        """Note what the run is about, or raise InputError naming what changed since it was begun.
+    def settle(
+        self, about: Mapping[str, Any], libraries: Mapping[str, str] = {}, rule: str = MAY_CHANGE
+    ) -> dict[str, str]:
+        """Note what the run is about, or raise InputError naming what changed since it was begun, and the rule.
 
         Libraries may change: whether the replay holds will show. Returns their versions when the run was begun.
         """
@@ -99,10 +103,7 @@ class Run:
         then: dict[str, str] = recorded.pop("libraries", {})
         changed = sorted(_changes(recorded, json.loads(json.dumps(about))))
         if changed:
-            raise InputError(
-                f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} "
-                "(only budget, resources and display may change; choose another --run NAME)"
-            )
+            raise InputError(f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} ({rule})")
         return then
 
     def driver(self) -> tuple[int, str]:

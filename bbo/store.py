@@ -20,6 +20,9 @@ from typing import Any, Literal
 from bbo.claims import Claim
 from bbo.errors import MachineError
 
+ROOT = "-"
+"""The parent of an evaluation that has none, among those that are to have children."""
+
 KEY_DIGITS = 16  # of the sha256: a clash among a million evaluations has a chance of 3e-8
 
 
@@ -53,6 +56,8 @@ class Result:
     attempts: int = 1
     reason: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    """Of an interval: key of the evaluation that it goes on from, ROOT for the first one."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from bbo.session import Numbers, Superseded, read_session
 from bbo.space import Point
 from bbo.stopping import Asked, stopping_of, told_for
 from bbo.store import Result, Stopped, Store
-from blackbox.block import Blackbox, Candidate, Source
+from blackbox.block import Blackbox, Source
+from blackbox.jobs import Candidate
 from blackbox.keep import prune
 
 
@@ -34,7 +35,8 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m blackbox", allow_abbrev=False)
     parser.add_argument("experiment", metavar="EXPERIMENT.yaml", type=Path)
     parser.add_argument("points", metavar="POINTFILE", type=Path)
-    parser.add_argument("--fidelity", metavar="NAME", default=FULL, help="one of the experiment's (default: full)")
+    fidelity = "one of the experiment's, or epochs_fraction=X,train_fraction=Y (default: full)"
+    parser.add_argument("--fidelity", metavar="NAME", default=FULL, help=fidelity)
     parents = "a line per point: key of the evaluation whose captured state it goes on from, or - for none"
     parser.add_argument("--parents", metavar="FILE", type=Path, help=parents)
     options = parser.parse_args()

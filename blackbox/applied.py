@@ -35,7 +35,7 @@ class Counts:
     seed: int = -1
     steps: int = 0
     rows: int = 0
-    """Sequences of the first optimizer step of this process's job, over all processes."""
+    """Most sequences of one optimizer step in this process's job, over all processes."""
     micro: int = 0
     """Most sequences in one pass."""
     passes: int = 0

@@ -32,25 +32,26 @@ def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - its kernels are CUDA's alone
 
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-        options = {"scale": scaling, "window_size": (window - 1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
-        return varlen_attn(q, k, v, layout.bounds, layout.bounds, longest, longest, **options)[None], None
+        options: Any = {"scale": scaling, "window_size": (window - 1, 0), "enable_gqa": q.shape[1] != k.shape[1]}
+        flat: Any = varlen_attn(q, k, v, layout.bounds, layout.bounds, longest, longest, **options)
+        return flat[None], None
 
     sizes = [end - first for first, end in layout.members]
-    parts = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), layout.padding, strict=True)
-    return torch.cat([_padded_attention(*part, scaling, sliding_window) for part in parts], dim=1), None
+    of_members = (part.split(sizes, dim=2) for part in (query, key, value))
+    parts = zip(*of_members, layout.padding, strict=True)
+    return torch.cat([_padded_attention(q, k, v, rows, scaling, sliding_window) for q, k, v, rows in parts], 1), None
 
 
 def _padded_attention(
     query: Tensor, key: Tensor, value: Tensor, padding: Padding, scaling: float, window: int | None
 ) -> Tensor:
     """The same for one member, by torch's attention over its rows padded to the longest."""
-    rows, tokens, real = padding
-    longest = len(tokens) // rows
+    count, longest = len(padding.rows.lengths), max(padding.rows.lengths)
 
     def padded(part: Tensor) -> Tensor:
         _, heads, _, width = part.shape
-        flat = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), tokens, real)
-        return flat.view(rows, longest, heads, width).transpose(1, 2)
+        flat = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), padding)
+        return flat.view(count, longest, heads, width).transpose(1, 2)
 
     band = None
     if window is not None and window < longest:
@@ -58,7 +59,7 @@ def _padded_attention(
     result = scaled_dot_product_attention(
         padded(query), padded(key), padded(value), band, is_causal=band is None, scale=scaling, enable_gqa=True
     )
-    flat = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), tokens, real)
+    flat = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), padding.real)
     return flat.view(1, -1, query.shape[1], query.shape[3])
 
 
@@ -66,29 +67,34 @@ class _Pad(torch.autograd.Function):
     """(tokens, width) -> (rows x longest, width). No real token sees the padding, so no gradient comes from it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
-        ctx.save_for_backward(real)
-        return x.index_select(0, tokens)
+    def forward(ctx: Any, x: Tensor, padding: Padding) -> Tensor:
+        ctx.padding = padding
+        return x.index_select(0, padding.tokens)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0].index_select(0, *ctx.saved_tensors), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), padding = gradients, ctx.padding
+        of_tokens = gradient.index_select(0, padding.real)
+        of_rows = gradient.view(len(padding.rows.lengths), -1, gradient.shape[1])
+        for rows, count, first in padding.shared:
+            torch.sum(of_rows[rows, :count], dim=0, out=of_tokens[first : first + count])
+        return of_tokens, None
 
 
 class _Unpad(torch.autograd.Function):
     """(rows x longest, width) -> (tokens, width)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, real: Tensor) -> Tensor:
         ctx.save_for_backward(real)
         ctx.rows = len(x)
         return x.index_select(0, real)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), (real,) = gradients, ctx.saved_tensors
+        return gradient.new_zeros(ctx.rows, gradient.shape[1]).index_copy_(0, real, gradient), None
 
 
-AttentionInterface.register(NAME, attention)  # type: ignore[arg-type]
-AttentionMaskInterface.register(NAME, lambda *_, **__: None)  # type: ignore[arg-type]
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)

@@ -15,9 +15,9 @@ from bbo.points import format_point
 from bbo.run import Run
 from bbo.space import Point
 from bbo.stopping import Judge
-from bbo.store import Result, Stopped, Store, key_of
+from bbo.store import ROOT, Result, Stopped, Store, key_of
 from blackbox import toy
-from blackbox.jobs import ROOT, Candidate, Jobs, measures_the_machine
+from blackbox.jobs import Candidate, Jobs, measures_the_machine
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.resident import Resident
@@ -67,12 +67,16 @@ class Blackbox:
     ) -> Candidate:
         """The evaluation of these hyperparameters, from the state that `parent` ended with, ROOT for a first interval.
 
+        With a parent, `epochs_fraction` is that part of the whole training and its schedule, not a shorter one.
+
         Raises InputError where they make no valid training, or where the parent's state is not there.
         """
         training = self.training(hyperparameters)
         if isinstance(training, toy.ToyTraining):
             about = {"recipe": RECIPE, "model": "toy", "training": training.determinants()}
-            key = key_of(about | ({"fidelity": fidelity} if fidelity else {}))
+            if fidelity:
+                about["fidelity"] = fidelity
+            key = key_of(about | ({"parent": parent} if parent else {}))
         else:
             assert self.settings is not None
             key = evaluation_key(self.settings, training, self.processes, self._fingerprints, fidelity, parent)
@@ -80,11 +84,11 @@ class Blackbox:
         return Candidate(key, hyperparameters, point, fidelity, parent)
 
     def _require_state(self, key: str, parent: str | None) -> None:
-        if parent in (None, ROOT) or self.store.evaluation(key).result() is not None:
+        if parent is None or parent == ROOT or self.store.evaluation(key).result() is not None:
             return
-        if self.settings is None:
-            raise InputError("--parents: the toy has no state to go on from")
-        if not self.store.evaluation(parent).state_file.is_file():
+        before = self.store.evaluation(parent)
+        result = before.result()
+        if result is None or result.status == "failed" or not before.state_file.is_file():
             raise InputError(f"--parents: {parent}: no captured state in {self.store.root}")
 
     def evaluate(self, candidates: Sequence[Candidate], told: Told) -> None:
@@ -155,7 +159,8 @@ class Blackbox:
             return
         for c in candidates:
             training, judge = toy.training_for(self.experiment, c.hyperparameters), Judge(c.asked, evaluations[c.key])
-            toy.evaluate(judge, training, c.hyperparameters, c.point, self.experiment.name, c.fidelity)
+            about = c.hyperparameters, c.point, self.experiment.name, c.fidelity, c.parent
+            toy.evaluate(judge, training, *about)
             finished()
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,7 @@ def main() -> int:
         "-e", "--experiment", type=Path, help="params/NAME.yaml (default: experiment.yaml beside x.txt)"
     )
     parser.add_argument(
-        "--fidelity", metavar="NAME", help="one of the experiment's (default: the stored evaluation's, else full)"
+        "--fidelity", metavar="NAME", help="as of `python -m blackbox` (default: the stored evaluation's, else full)"
     )
     parser.add_argument("--again", action="store_true", help="train it although the store knows the result")
     options = parser.parse_args()
@@ -79,7 +79,13 @@ def _evaluate_with(
     store = Store(root)
     blackbox = Blackbox(experiment, store, root.parent / "preflight.json")
     names = list(experiment.fidelities) if fidelity is None else [fidelity]
-    candidates = [blackbox.candidate(hyperparameters, point, experiment.fidelity(name)) for name in names]
+    parts: list[tuple[Mapping[str, float], str | None]] = [(experiment.fidelity(name), None) for name in names]
+    known = store.evaluation(point_file.absolute().parent.name).result() if stored and fidelity is None else None
+    if known is not None and known.parent is not None:
+        if again:
+            raise InputError(f"{point_file}: an interval goes on from another's state and is not trained again alone")
+        parts = [(known.fidelity, known.parent)]
+    candidates = [blackbox.candidate(hyperparameters, point, *part) for part in parts]
     own = [c for c in candidates if c.key == point_file.absolute().parent.name]  # a stored one is named by its key
     candidate = (own or candidates)[0]
     print(f"point            {format_point(point)}")

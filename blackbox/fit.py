@@ -31,7 +31,7 @@ SHOW_SECONDS = 2.0
 
 
 def fit(setup: Setup, pack: Pack, members: Sequence[Member]) -> None:
-    """Train the members, which agree in batch, length and epochs behind them, until each is through or has ended."""
+    """Train the members, which agree in batch, length and what is behind them, until each is through or has ended."""
     if members:
         Fit(setup, pack, members).run()
 
@@ -40,14 +40,14 @@ class Fit:
     """One training of a pack, under way."""
 
     def __init__(self, setup: Setup, pack: Pack, members: Sequence[Member]) -> None:
-        training, rows, processes = members[0].training, len(setup.data.train), setup.accelerator.num_processes
+        training = members[0].training
         self.setup = setup
         self.pack = pack
         self.members = list(members)
         """Those that are still in."""
-        self.size = training.batch(processes).size
+        self.size = training.batch(setup.accelerator.num_processes).size
         self.micro = training.per_device_eval_batch_size
-        self.steps = training.steps(rows, processes)
+        self.steps = members[0].steps
         self._marked = time.monotonic()
 
     @property
@@ -73,7 +73,8 @@ class Fit:
     def _epoch(self) -> None:
         setup, shown, first = self.setup, time.monotonic(), self.step
         orders = {m.name: epoch_steps(setup.data.train, self.size, m.training.seed, m.data_epoch) for m in self.members}
-        for number in range(min(len(orders[self.members[0].name]), self.steps - first)):
+        begin = (self.members[0].behind + first) % self.members[0].per_epoch  # an interval may begin within an epoch
+        for number in range(begin, min(self.members[0].per_epoch, begin + self.steps - first)):
             optimizer_step(setup, self.pack, self.members, [orders[m.name][number] for m in self.members])
             if self.step % CHECK_STEPS == 0 or (setup.accelerator.num_processes == 1 and any(self._late())):
                 self._look()
@@ -117,10 +118,9 @@ class Fit:
             if not math.isfinite(loss):
                 member.ended = Ended(reason=f"validation loss is {loss} after step {step} of {self.steps}")
             elif setup.accelerator.is_main_process:
-                per_epoch = member.training.steps_per_epoch(len(setup.data.train), setup.accelerator.num_processes)
                 member.evaluation.progress(
                     {
-                        "epoch": step / per_epoch,
+                        "epoch": (member.behind + step) / member.per_epoch,
                         "step": step,
                         "steps": self.steps,
                         "eval_loss": loss,
@@ -177,7 +177,7 @@ def optimizer_step(setup: Setup, pack: Pack, members: Sequence[Member], rows: Se
         member.optimizer.step()
         member.scheduler.step()
         member.optimizer.zero_grad()
-        if not member.counts.passes:
+        if sum(map(len, mine)) > member.counts.rows:  # the last step of an epoch may be a smaller one
             member.counts.rows, member.counts.passes = sum(map(len, mine)), len(mine)
         member.counts.steps += 1
 
@@ -186,10 +186,9 @@ def backward(
     setup: Setup, pack: Pack, members: Sequence[Member], rows: Sequence[Sequence[int]], tokens: Sequence[int]
 ) -> None:
     """One pass forward and back over these rows of each member, whose steps have so many label tokens."""
-    layout = pack.lay_out(setup.data.train, rows)
-    logits = pack.logits(layout, [member.name for member in members]).split(
-        [end - first for first, end in layout.labels]
-    )
+    names = [member.name for member in members]
+    layout = pack.lay_out(setup.data.train, rows, names)
+    logits = pack.logits(layout, names).split([end - first for first, end in layout.labels])
     targets = [layout.targets[first:end] for first, end in layout.labels]
     sums = [member.criterion(*both) for member, *both in zip(members, logits, targets, strict=True)]
     losses = [loss / count for loss, count in zip(sums, tokens, strict=True)]
@@ -212,7 +211,7 @@ def validation_losses(setup: Setup, pack: Pack, names: Sequence[str], micro: int
     totals = torch.zeros(count, dtype=torch.float64, device=accelerator.device)
     pack.model.eval()
     for rows in validation_passes(setup, micro):
-        layout = pack.lay_out(examples, [rows] * count)
+        layout = pack.lay_out(examples, [rows] * count, names)
         logits = pack.logits(layout, names)
         for place, (first, end) in enumerate(layout.labels):
             totals[place] += plain(logits[first:end], layout.targets[first:end])

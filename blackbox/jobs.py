@@ -13,7 +13,7 @@ from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.stopping import Asked
-from bbo.store import Result, Store, write_json
+from bbo.store import ROOT, Result, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launch_command, launcher
 from blackbox.preflight import Preflight
@@ -24,10 +24,6 @@ ATTEMPTS = 3
 
 START_SECONDS = 300.0
 """Allowance for starting a process and loading a model, beside `resources.time_limit`."""
-
-
-ROOT = "-"
-"""The parent of an evaluation that has none, among those that are to have children."""
 
 
 OF_THE_MACHINE = {"eval_runtime", "train_runtime", "peak_gib"}
@@ -143,7 +139,8 @@ class Jobs:
                     "point": c.point,
                     "hyperparameters": c.hyperparameters,
                     "fidelity": c.fidelity,
-                    "parent": self._state_of(c.parent),
+                    "parent": c.parent,
+                    "state": self._state_of(c.parent),
                     "attempts": self._attempts[c.key],
                     "asked": None if c.asked is None else asdict(c.asked),
                 }
@@ -197,5 +194,6 @@ class Jobs:
             fidelity=dict(candidate.fidelity),
             attempts=self._attempts[candidate.key],
             reason=reason,
+            parent=candidate.parent,
         )
         self.store.evaluation(candidate.key).record(result)

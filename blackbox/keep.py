@@ -1,26 +1,32 @@
-"""`resources.keep`: which adapters of a run stay on disk."""
+"""Which adapters (`resources.keep`) and states of a run stay on disk."""
 
 import shutil
+from collections.abc import Iterable
 
 from bbo.experiment import Experiment
 from bbo.index import Index
+from bbo.runlog import Answer, Ask
 from bbo.store import Store
 
 
 def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) -> None:
-    """Delete this run's adapters but for the best, as `resources.keep` says; infeasible ones rank behind feasible.
+    """Delete this run's adapters but for the best, as `resources.keep` says, and the states nobody goes on from.
+
+    Infeasible adapters rank behind feasible ones.
 
     A surrogate's adapters are deleted, unless all are kept: at another fidelity they have no rank among the others.
     In a store that other runs share, only what this run itself trained is deleted. The answers since the last time are
     ranked with what was kept then: what was deleted before stays deleted.
     """
     kept = experiment.resources.kept
-    if kept is None:
-        return
     with index.locked():
-        ranks = {key: tuple(rank) for key, rank in index.state.kept.items()}
+        news = index.news()
+        _forget_states(index, store, news, owns_store)
+        if kept is None:
+            return
+        ranks = {key: (bool(violated), value) for key, (violated, value) in index.state.kept.items()}
         surrogates = set()
-        for ask, answer in index.news():
+        for ask, answer in news:
             if answer.values is None or answer.source in ("failed", "stopped"):
                 continue
             if not owns_store and answer.source != "trained":
@@ -33,3 +39,24 @@ def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) 
         for key in [*order[kept:], *(surrogates - ranks.keys())]:
             shutil.rmtree(store.evaluation(key).adapter, ignore_errors=True)
         index.state.kept = {key: ranks[key] for key in order[:kept]}
+
+
+def _forget_states(index: Index, store: Store, news: Iterable[tuple[Ask, Answer]], owns_store: bool) -> None:
+    """Of the intervals that an optimizer asks for, keep the states of the last two generations.
+
+    An interval is answered: all of its parent's generation are, and none goes on from an older one any more. A first
+    interval after others begins a new population.
+    """
+    ages = index.state.generations
+    for ask, answer in news:
+        result = store.evaluation(ask.key).result() if ask.fidelity and not ask.surrogate else None
+        if result is None or result.parent is None:
+            continue
+        age = ages[result.parent][0] + 1 if result.parent in ages else 0
+        begins = age == 0 and any(other > 0 for other, _ in ages.values())
+        for key, (other, mine) in list(ages.items()):
+            if begins or other < age - 1:
+                del ages[key]
+                if mine:
+                    store.evaluation(key).state_file.unlink(missing_ok=True)
+        ages[ask.key] = age, owns_store or answer.source == "trained"

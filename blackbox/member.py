@@ -34,6 +34,10 @@ class Member:
     generator: Generator
     optimizer: Any
     scheduler: Any
+    whole: int
+    """Steps of its schedule, from beginning to end."""
+    per_epoch: int
+    """Steps of one pass over the data."""
     criterion: CrossEntropyLoss
     clip: Callable[[], Any] | None
     counts: Counts
@@ -45,7 +49,11 @@ class Member:
     epoch: int = 0
     """Epochs behind it."""
     first_epoch: int = 0
-    """Epochs that the evaluation it follows had behind it: the data order goes on from there."""
+    """Epochs that its ancestors had behind them when its schedule began: the data order goes on from there."""
+    share: float = 1.0
+    """Of its schedule: what it trains. Below 1 it is an interval."""
+    share_behind: float = 0.0
+    """Of its schedule: what its ancestors have behind them."""
     train_loss: float = 0.0
     """Sum of the step losses of all its epochs."""
     epoch_loss: float = 0.0
@@ -61,7 +69,17 @@ class Member:
     @property
     def data_epoch(self) -> int:
         """The epoch whose data order comes next."""
-        return self.first_epoch + self.epoch
+        return self.first_epoch + (self.behind + self.counts.steps) // self.per_epoch
+
+    @property
+    def behind(self) -> int:
+        """Steps of its schedule that its ancestors took."""
+        return round(self.share_behind * self.whole)
+
+    @property
+    def steps(self) -> int:
+        """Steps that it has to take itself."""
+        return round((self.share_behind + self.share) * self.whole) - self.behind
 
 
 @contextmanager
@@ -116,6 +134,8 @@ def _member(setup: Setup, pack: Pack, name: str, training: Training, evaluation:
         generator=pack.generators[name].manual_seed((training.seed + accelerator.process_index) % 2**63),
         optimizer=optimizer,
         scheduler=scheduler,
+        whole=steps,
+        per_epoch=training.steps_per_epoch(len(setup.data.train), accelerator.num_processes),
         criterion=CrossEntropyLoss(reduction="sum", label_smoothing=training.label_smoothing_factor),
         clip=clip if training.max_grad_norm else None,
         judge=Judge(None, evaluation),
@@ -135,10 +155,14 @@ def finish(setup: Setup, pack: Pack, member: Member, wanted: Training) -> None:
     """Show that what was applied is what was wanted, and save the adapter. Raises PointFailed."""
     counts = shared_counts(setup, member.counts)
     used = _read_static(setup, pack, member, wanted)
-    used |= applied.read_loop(member.criterion, member.clip, counts, _steps_per_epoch(setup, wanted))
+    used |= applied.read_loop(member.criterion, member.clip, counts, member.per_epoch)
+    proposed = _proposed(setup, wanted) | {"num_train_epochs": member.steps / member.per_epoch}
+    if member.share < 1:
+        proposed["epochs_behind"] = member.behind / member.per_epoch
+        used["epochs_behind"] = (member.scheduler.last_epoch - counts.steps) / member.per_epoch
     if setup.accelerator.is_main_process:
         write_json(member.evaluation.applied_file, used)
-    _require(_proposed(setup, wanted), used)
+    _require(proposed, used)
     save_adapter(setup, pack, member)
 
 
@@ -155,7 +179,7 @@ def save_adapter(setup: Setup, pack: Pack, member: Member) -> None:
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     pack.adapted.save_pretrained(
-        temporary, selected_adapters=[member.name], state_dict=state, save_embedding_layers=False
+        str(temporary), selected_adapters=[member.name], state_dict=state, save_embedding_layers=False
     )
     shutil.rmtree(folder, ignore_errors=True)
     (temporary / member.name).rename(folder)

@@ -97,7 +97,8 @@ def attach(model: PreTrainedModel, trainings: Mapping[str, Training]) -> PeftMod
         if any(training.target_modules is None for training in trainings.values()):
             raise InputError(f"training.target_modules: PEFT has no default for this model, it has {known}") from None
         raise InputError(f"training.target_modules: {_first_line(error)}") from None
-    adapted.base_model.set_adapter(list(trainings))
+    tuner: Any = adapted.base_model
+    tuner.set_adapter(list(trainings))
     return adapted
 
 

@@ -91,6 +91,7 @@ def make_result(job: Mapping[str, Any], item: Mapping[str, Any], ended: Ended, p
         fidelity=dict(item["fidelity"]),
         attempts=item["attempts"],
         reason=ended.reason,
+        parent=item.get("parent"),
         versions={name: version(name) for name in LIBRARIES},
     )
 

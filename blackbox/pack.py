@@ -41,6 +41,9 @@ class Pack:
         self._own_attention = base.config._attn_implementation
         self._flat = base.config.model_type in SIDE_BY_SIDE and self._own_attention == "sdpa"
         self._undo = kernels.install(base) if self._flat and device.type == "cpu" else None
+        # The kernel of a GPU takes whole rows.
+        self._sharing = self._flat and device.type == "cpu"
+        self._drops = {name: training.lora_dropout > 0 for name, training in zip(self.names, trainings, strict=True)}
         self._hooks: list[Any] = []
         self._learnt = torch.empty(0)
         self._spans: list[tuple[str, Span, Tensor | None]] = []
@@ -68,9 +71,10 @@ class Pack:
         parameters = self.adapted.named_parameters()
         return {key.replace(mark, "."): parameter for key, parameter in parameters if mark in key}
 
-    def lay_out(self, examples: Sequence[Example], rows: Sequence[Sequence[int]]) -> Layout:
-        """One pass over these rows, a list for each member."""
-        return lay_out(examples, rows, self.device, self._flat)
+    def lay_out(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], names: Sequence[str] = ()) -> Layout:
+        """One pass over these rows, a list for each of the members named, or for the untouched base model."""
+        sharing = [not (self.model.training and self._drops[name]) for name in names] or [True] * len(rows)
+        return lay_out(examples, rows, self.device, self._flat, sharing if self._sharing else [])
 
     def logits(self, layout: Layout, names: Sequence[str]) -> Tensor:
         """(labels, vocabulary), float32, where the layout has something to predict.
@@ -78,9 +82,10 @@ class Pack:
         `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
         """
         self._learnt, self._last = layout.learnt, layout.last
+        none: Sequence[Tensor | None] = [None] * len(names)
         self._all_spans = self._spans = list(zip(names, layout.members, layout.real, strict=False))
-        self._label_spans = [(name, span, None) for name, span in zip(names, layout.labels, strict=False)]
-        self._last_spans = [(name, span, None) for name, span in zip(names, layout.last_members, strict=False)]
+        self._label_spans = list(zip(names, layout.labels, none, strict=False))
+        self._last_spans = list(zip(names, layout.last_members, none, strict=False))
         extra = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
         logits: Tensor = self.model(input_ids=layout.ids, use_cache=False, **extra).logits[0]
         return logits.float()

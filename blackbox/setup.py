@@ -55,14 +55,21 @@ def load(experiment: Experiment) -> Setup:
 
 
 def trainings_of(job: Mapping[str, Any], experiment: Experiment, processes: int) -> list[Training]:
-    """The settings of each point of a job. Raises InputError."""
+    """The settings of each point of a job, of an interval those of the whole. Raises InputError."""
     settings = read_settings(experiment)
-    items = job["evaluations"]
-    trainings = [at_fidelity(settings.training_for(item["hyperparameters"]), item["fidelity"]) for item in items]
+    trainings = []
+    for item in job["evaluations"]:
+        training = settings.training_for(item["hyperparameters"])
+        trainings.append(training if share_of(item) < 1 else at_fidelity(training, item["fidelity"]))
     assert processes == 1 or len(trainings) == 1, "a job of several processes holds one point"
     for training in trainings:
         training.batch(processes)
     return trainings
+
+
+def share_of(item: Mapping[str, Any]) -> float:
+    """What an entry of a job trains of its schedule: below 1 for an interval, which has parent or children."""
+    return 1.0 if item.get("parent") is None else float(item["fidelity"].get("epochs_fraction", 1.0))
 
 
 def start_accelerator() -> Accelerator:

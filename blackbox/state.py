@@ -6,6 +6,7 @@ evaluation can start where this one ended.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +27,10 @@ from blackbox.setup import Setup
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
-STANDING = ("epoch", "first_epoch", "train_loss", "eval_loss", "train_seconds", "score_seconds", "eval_runtime")
+STANDING = (
+    "epoch", "first_epoch", "share", "share_behind", "whole", "per_epoch", "train_loss", "eval_loss",
+    "train_seconds", "score_seconds", "eval_runtime",
+)  # fmt: skip
 """What of a member is written into the header, beside its counts."""
 
 
@@ -57,12 +61,29 @@ def forget(evaluation: Evaluation) -> None:
 
 
 def epochs_behind(file: Path) -> int:
-    """How many epochs the state in this file has behind it; 0 where there is none that could be read."""
+    """How many epochs, begun ones too, an evaluation had trained by this state; 0 where none could be read."""
+    return int(_standing(file).get("epoch", 0))
+
+
+def share_behind(file: Path) -> float:
+    """Of its schedule: what an evaluation that ended with this state leaves behind who follows; 0: all, or no state."""
+    standing = _standing(file)
+    share = standing.get("share_behind", 0.0) + standing.get("share", 0.0)
+    return 0.0 if _whole_share(share) else float(share)
+
+
+def _standing(file: Path) -> Mapping[str, Any]:
     try:
         with safe_open(file, "pt") as state:
-            return int(json.loads(state.metadata()["standing"])["epoch"])
+            standing: Mapping[str, Any] = json.loads(state.metadata()["standing"])
+            return standing
     except (OSError, SafetensorError, TypeError, KeyError, ValueError):
-        return 0
+        return {}
+
+
+def _whole_share(share: float) -> bool:
+    """Seven times 1 / 7 is not quite 1."""
+    return math.isclose(share, 1.0, rel_tol=1e-9)
 
 
 def resume(setup: Setup, member: Member, file: Path) -> None:
@@ -72,26 +93,40 @@ def resume(setup: Setup, member: Member, file: Path) -> None:
         setattr(member, name, standing[name])
     counts = Counts(**standing["counts"])
     # Batches may be cut otherwise now: they are counted again, unless nothing is left to train.
-    if counts.steps < member.training.steps(len(setup.data.train), setup.accelerator.num_processes):
+    if counts.steps < member.steps:
         counts = replace(member.counts, steps=counts.steps)
     elif not setup.accelerator.is_main_process:
         counts.rows = 0  # all of them are in the main process's count
     member.counts = counts
-    # A schedule is a function of the step alone.
-    member.scheduler._step_count = member.counts.steps + 1
-    member.scheduler.last_epoch = member.counts.steps - 1
-    member.scheduler.step()
+    _wind(member)
 
 
 def follow(setup: Setup, member: Member, file: Path) -> None:
-    """Start with the weights, moments, dropout and data order that another evaluation ended with.
+    """Start with what another evaluation ended with: weights, moments, dropout, data order, place in the schedule.
 
-    Schedule and length are the member's own. Raises InputError where there is no such state or its shapes differ.
+    Where that was the schedule's end, the member's own begins. Raises InputError where there is no such state, or it
+    does not fit.
     """
     if not epochs_behind(file):
         raise InputError(f"{file}: no state to start from: the parent must have been trained with keep_state")
     standing = _take_over(setup, member, file)
-    member.first_epoch = int(standing["first_epoch"]) + int(standing["epoch"])
+    whole, per_epoch, first_epoch = (int(standing[name]) for name in ("whole", "per_epoch", "first_epoch"))
+    member.share_behind = share_behind(file)
+    if not member.share_behind:
+        member.first_epoch = first_epoch + math.ceil(whole / per_epoch)
+        return
+    if (whole, per_epoch) != (member.whole, member.per_epoch):
+        raise InputError(
+            f"{file}: a part of {whole} steps, {per_epoch} per epoch, cannot be followed by one of {member.whole} "
+            f"steps, {member.per_epoch} per epoch: num_train_epochs, global_batch_size and train_fraction must agree"
+        )
+    share = member.share_behind + member.share
+    if share > 1 and not _whole_share(share):
+        raise InputError(
+            f"{file}: {member.share_behind:g} of the training is behind it, {member.share:g} more is too much"
+        )
+    member.first_epoch = first_epoch
+    _wind(member)
 
 
 def _take_over(setup: Setup, member: Member, file: Path) -> Mapping[str, Any]:
@@ -117,6 +152,14 @@ def _take_over(setup: Setup, member: Member, file: Path) -> Mapping[str, Any]:
             member.generator.set_state(generators[setup.accelerator.process_index].clone())
         standing: Mapping[str, Any] = json.loads(state.metadata()["standing"])
     return standing
+
+
+def _wind(member: Member) -> None:
+    """Set the schedule, a function of the step alone, to where the member stands."""
+    step = member.behind + member.counts.steps
+    member.scheduler._step_count = step + 1
+    member.scheduler.last_epoch = step - 1
+    member.scheduler.step()
 
 
 def _temporary(file: Path) -> Path:

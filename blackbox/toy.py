@@ -11,6 +11,7 @@ import random
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +21,7 @@ from bbo.errors import InputError
 from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.stopping import Judge
-from bbo.store import Result
+from bbo.store import ROOT, Evaluation, Result
 
 BASE_LOSS = 3.0
 
@@ -61,17 +62,30 @@ def training_for(experiment: Experiment, hyperparameters: Mapping[str, Any]) -> 
         ) from None
 
 
-def loss(training: ToyTraining, epoch: int) -> float:
-    """Validation loss after `epoch` epochs (0: the base model's); NaN where the training has diverged."""
+@dataclass(frozen=True)
+class State:
+    """Where a training stands; at first it is the base model."""
+
+    epoch: float = 0.0
+    loss: float = BASE_LOSS
+    """Without noise."""
+
+
+def loss(training: ToyTraining, epoch: float, state: State) -> float:
+    """Validation loss after `epoch` epochs, those up to `state` included; NaN where the training has diverged."""
+    draw = random.Random(json.dumps(training.determinants(), sort_keys=True) + f"@{epoch:g}")
+    return smooth(training, epoch, state) + (draw.gauss(0.0, training.noise) if epoch else 0.0)
+
+
+def smooth(training: ToyTraining, epoch: float, state: State) -> float:
+    """The loss without noise: from the state's it falls towards the floor."""
     step = math.log10(training.learning_rate * training.lora_alpha / math.sqrt(training.lora_rank))
     if step > -1.0 and epoch > 0:
         return math.nan
     floor = 1.0 + 0.15 * (step + 2.4) ** 2 + 0.02 * (math.log2(training.lora_rank) - 4) ** 2
     floor += 0.3 * (training.lora_dropout - 0.05) ** 2
     rate = 0.4 + 0.9 / (1 + math.exp(-2.0 * (step + 3.0)))
-    value = floor + (BASE_LOSS - floor) * math.exp(-rate * epoch)
-    draw = random.Random(json.dumps(training.determinants(), sort_keys=True) + f"@{epoch}")
-    return value + (draw.gauss(0.0, training.noise) if epoch else 0.0)
+    return floor + (state.loss - floor) * math.exp(-rate * (epoch - state.epoch))
 
 
 def evaluate(
@@ -81,24 +95,32 @@ def evaluate(
     point: Point | None,
     name: str,
     fidelity: Mapping[str, float] = {},
+    parent: str | None = None,
 ) -> None:
-    """Train and score one point, and record how it ended."""
+    """Train and score one point, from the state of the evaluation `parent` if there is one; record how it ended."""
     started, evaluation, job = time.time(), judge.evaluation, f"toy-{os.getpid()}"
     evaluation.rewind(0)
+    state = State()
+    if parent not in (None, ROOT):
+        state = State(**json.loads(Evaluation(evaluation.folder.with_name(parent)).state_file.read_text()))
     losses = []
-    epochs = math.ceil(training.num_train_epochs * fidelity.get("epochs_fraction", 1.0))
+    epochs = training.num_train_epochs * fidelity.get("epochs_fraction", 1.0)
+    epochs = math.ceil(epochs) if parent is None else epochs
     rows = fidelity.get("train_fraction", 1.0)
-    for epoch in range(1, epochs + 1):
+    for step in range(1, math.ceil(epochs) + 1):
         time.sleep(training.seconds_per_epoch * rows)
-        losses.append(loss(training, epoch) + MISSING_ROWS * (1 - rows))
-        evaluation.progress({"epoch": epoch, "step": epoch, "steps": epochs, "eval_loss": losses[-1]})
+        epoch = round(state.epoch + min(step, epochs), 6)
+        losses.append(loss(training, epoch, state) + MISSING_ROWS * (1 - rows))
+        evaluation.progress({"epoch": epoch, "step": step, "steps": math.ceil(epochs), "eval_loss": losses[-1]})
         if not math.isfinite(losses[-1]):
             break
-        if epoch < epochs and (reason := judge.verdict()) is not None:
+        if step < epochs and (reason := judge.verdict()) is not None:
             judge.record(reason, time.time() - started, 0, job)
             return
     evaluation.applied_file.write_text(json.dumps(training.model_dump() | {"num_train_epochs": epochs}))
     ok = math.isfinite(losses[-1])
+    if ok and parent is not None:
+        evaluation.state_file.write_text(json.dumps(vars(State(epoch, smooth(training, epoch, state)))))
     seconds = time.time() - started
     metrics = {"eval_loss": losses[-1], "train_loss": sum(losses) / len(losses)} if ok else {}
     result = Result(
@@ -120,5 +142,6 @@ def evaluate(
         fidelity=dict(fidelity),
         reason=None if ok else f"the loss became {losses[-1]} in epoch {len(losses)}",
         versions={"bbo": bbo.__version__},
+        parent=parent,
     )
     evaluation.record(result)

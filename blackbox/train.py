@@ -30,7 +30,7 @@ from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, pe
 from blackbox.pack import Pack
 from blackbox.planner import alike, evenly, most_members, shape_of
 from blackbox.settings import Training
-from blackbox.setup import Setup, load, trainings_of
+from blackbox.setup import Setup, load, share_of, trainings_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Entry:
     @property
     def parent(self) -> Path | None:
         """The captured state that it starts from."""
-        return None if self.item.get("parent") is None else Path(self.item["parent"])
+        return None if self.item.get("state") is None else Path(self.item["state"])
 
     @property
     def judge(self) -> Judge:
@@ -100,7 +100,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
 
 
 def _packs(setup: Setup, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Who trains with whom: who agrees in length, batch and epochs behind it, as many as fit into memory."""
+    """Who trains with whom: who agrees in length, batch and what is behind it, as many as fit into memory."""
     shapes = [(shape_of(e.training), str(e.item["fidelity"]), _behind(e)) for e in entries]
     for group in alike(entries, shapes):
         yield from evenly(group, most_members(setup, [entry.training for entry in group]))
@@ -131,9 +131,10 @@ def train_pack(setup: Setup, entries: Sequence[Entry], base_score: Path | None) 
     return [done for part, base in zip(parts, bases, strict=True) for done in train_pack(setup, part, base)]
 
 
-def _behind(entry: Entry) -> int:
-    """Epochs that an earlier attempt has behind it."""
-    return state.epochs_behind(entry.evaluation.state_file)
+def _behind(entry: Entry) -> tuple[int, float]:
+    """Epochs that an earlier attempt has behind it, and the share of the schedule that the parent has."""
+    shared = 0.0 if entry.parent is None else state.share_behind(entry.parent)
+    return state.epochs_behind(entry.evaluation.state_file), shared
 
 
 def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | None) -> list[tuple[Entry, Ended]]:
@@ -155,10 +156,15 @@ def _train_together(setup: Setup, entries: Sequence[Entry], base_score: Path | N
 def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
     """At the beginning, where a killed job was, or where the parent ended."""
     member.judge = entry.judge
-    if _behind(entry):
+    member.share = share_of(entry.item)
+    if state.epochs_behind(entry.evaluation.state_file):
         state.resume(setup, member, entry.evaluation.state_file)
     elif entry.parent is not None:
         state.follow(setup, member, entry.parent)
+    if member.share < 1 and member.steps < 2:  # one may be the smaller last step of an epoch
+        raise InputError(
+            f"fidelity: epochs_fraction {member.share:g} of {member.whole} optimizer steps is no interval: at least 2"
+        )
     if setup.accelerator.is_main_process:
         entry.evaluation.rewind(member.counts.steps)
     try:
@@ -168,14 +174,17 @@ def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
 
 
 def _end(setup: Setup, pack: Pack, entry: Entry, member: Member, peak: float) -> Ended:
+    """How a member ended, and what it took."""
+    ended = member.ended or _through(setup, pack, entry, member, peak)
+    return replace(ended, train_seconds=member.train_seconds, score_seconds=member.score_seconds)
+
+
+def _through(setup: Setup, pack: Pack, entry: Entry, member: Member, peak: float) -> Ended:
     """Metrics of a member that is through, its adapter saved."""
-    seconds = {"train_seconds": member.train_seconds, "score_seconds": member.score_seconds}
-    if member.ended is not None:
-        return replace(member.ended, **seconds)
     try:
         finish(setup, pack, member, entry.training)
     except PointFailed as error:
-        return Ended(reason=str(error), **seconds)
+        return Ended(reason=str(error))
     metrics = {
         "eval_loss": member.eval_loss,
         "train_loss": member.train_loss / member.counts.steps,
@@ -184,7 +193,7 @@ def _end(setup: Setup, pack: Pack, entry: Entry, member: Member, peak: float) ->
         "trainable_parameters": float(sum(parameter.numel() for parameter in member.parameters.values())),
         "peak_gib": peak,
     }
-    return Ended(metrics, **seconds)
+    return Ended(metrics)
 
 
 def _record(setup: Setup, job: Mapping[str, Any], entry: Entry, ended: Ended, phases: Phases) -> None:

@@ -165,31 +165,26 @@ def test_a_leaking_split_is_refused(command: Command, tmp_path: Path) -> None:
 
 
 def test_an_evaluation_goes_on_from_anothers_state(command: Command, tmp_path: Path) -> None:
-    """Two intervals of an epoch with a constant schedule are one training of two; other parents are refused."""
-    file = write_pair(tmp_path / "params").with_suffix(".yaml")
-    document = json.loads(file.read_text())
-    document["training"] |= {"num_train_epochs": 1, "lr_scheduler_type": "constant", "warmup_steps": 0}
-    document["resources"]["worker"] = "fresh"
-    file.write_text(json.dumps(document))
-    whole = file.with_name("whole.yaml")
-    whole.write_text(json.dumps(document | {"training": document["training"] | {"num_train_epochs": 2}}))
+    """Two intervals, each half of the epochs and of the schedule, are one training; other parents are refused."""
+    write_pair(tmp_path / "params")
     (tmp_path / "points").write_text("3 16 3 -3.5\n")
     evals = tmp_path / "runs/quickstart/evals"
 
-    def answer(experiment: str, *more: str) -> str:
-        done = command("blackbox", f"params/{experiment}.yaml", "points", *more)
+    def answer(*more: str) -> str:
+        done = command("blackbox", "params/quickstart.yaml", "points", *more)
         return done.stdout or done.stderr
 
     def going_on_from(parent: str) -> str:
         (tmp_path / "parents").write_text(parent + "\n")
-        return answer("quickstart", "--parents", "parents")
+        return answer("--parents", "parents", "--fidelity", "epochs_fraction=0.5")
 
     first = going_on_from("-")
+    assert first[0].isdigit(), first
     (key,) = (folder.name for folder in evals.iterdir() if (folder / "state.safetensors").is_file())
     second = going_on_from(key)
     assert len(list(evals.glob("*/state.safetensors"))) == 2
     assert float(second.split()[0]) < float(first.split()[0])
-    assert second.split()[0] == answer("whole").split()[0]
+    assert second.split()[0] == answer().split()[0]
     assert going_on_from(key) == second  # from the store
     assert going_on_from("0" * 16).startswith("--parents: 0000000000000000: no captured state in ")
     assert going_on_from("x").startswith("parents:1: must be the key of an evaluation or -, got 'x'")

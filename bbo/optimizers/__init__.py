@@ -5,8 +5,9 @@ own, which are keyword-only parameters with a type and a default: `--set NAME=VA
 and told the same in the same order, two of the same seed propose the same: a run is resumed by replaying its log.
 
 `x0` are points worth beginning with, `budget` how many whole trainings there will be. One whose proposals are parts of
-a training has the attribute `intervals`, how many make a whole one: each is trained for 1 / intervals of the epochs,
-and there are budget x intervals of them.
+a training has the attribute `intervals`, how many make a whole one: each is trained for 1 / intervals of the epochs and
+of the schedule, and there are budget x intervals of them. A parent is of the generation before, and as long a lineage:
+older states are gone.
 """
 
 from collections.abc import Sequence

@@ -127,3 +127,23 @@ def test_a_fidelity_is_its_fractions_below_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x.yaml:6: fidelity: no fidelity 'lo', there are full, low, same$"):
         experiment.fidelity("lo")
     assert read_experiment(write(tmp_path, GOOD)).fidelities == {"full": {}}
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("epochs_fraction=0", "--fidelity: epochs_fraction: input should be greater than 0, got '0'"),
+        ("epochs_fraction=x", "--fidelity: epochs_fraction: input should be a valid number, unable to parse string as"),
+        ("epochs=1", "--fidelity: epochs: extra inputs are not permitted, got '1'"),
+        ("epochs_fraction=0.5,epochs_fraction=0.5", "--fidelity: each fraction once, got 'epochs_fraction=0.5,epochs_"),
+        ("train_fraction=nan", "--fidelity: train_fraction: input should be less than or equal to 1, got 'nan'"),
+        ("epochs_fraction=0.5,low", "--fidelity: low: extra inputs are not permitted, got ''"),
+    ],
+)
+def test_a_fidelity_in_words(tmp_path: Path, words: str, wrong: str) -> None:
+    experiment = read_experiment(write(tmp_path, GOOD))
+    assert experiment.fidelity("epochs_fraction=0.25") == {"epochs_fraction": 0.25}
+    assert experiment.fidelity("train_fraction=0.5,epochs_fraction=1") == {"train_fraction": 0.5}
+    with pytest.raises(InputError) as error:
+        experiment.fidelity(words)
+    assert str(error.value).startswith(wrong)

@@ -139,30 +139,6 @@ def write_job(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def collate(examples: Any, rows: list[int]) -> tuple[Any, Any]:
-    """Token ids and labels as transformers takes them, both (rows, longest), padded on the right."""
-    import torch  # noqa: PLC0415 - heavy
-
-    ids = torch.zeros((len(rows), max(len(examples[row].tokens) for row in rows)), dtype=torch.long)
-    labels = torch.full_like(ids, -100)
-    for place, example in enumerate(examples[row] for row in rows):
-        ids[place, : len(example.tokens)] = torch.tensor(example.tokens)
-        labels[place, example.start : len(example.tokens)] = ids[place, example.start : len(example.tokens)]
-    return ids, labels
-
-
-def plain_loss(model: Any, examples: Any) -> float:
-    """Mean loss over all label tokens as transformers computes it, row by row."""
-    import torch  # noqa: PLC0415 - heavy
-
-    total = 0.0
-    with torch.no_grad():
-        for row, example in enumerate(examples):
-            ids, labels = collate(examples, [row])
-            total += float(model.eval()(input_ids=ids, labels=labels).loss) * example.labels
-    return total / sum(example.labels for example in examples)
-
-
 def results(job_file: Path) -> list[Result]:
     """What the trainer recorded for a job's points, in their order."""
     folders = [Path(item["folder"]) for item in json.loads(job_file.read_text())["evaluations"]]

@@ -11,7 +11,9 @@ from bbo.index import Index
 from bbo.run import Run
 from bbo.runlog import Answer
 from bbo.session import open_session
+from bbo.store import ROOT as ROOT_KEY
 from bbo.store import Store
+from blackbox.block import Blackbox
 from blackbox.keep import prune
 from tests.conftest import ROOT
 
@@ -102,3 +104,32 @@ def test_what_was_forgotten_holds_no_place(tmp_path: Path) -> None:
     run.log().forget(2)
     prune(index, store, experiment, owns_store=True)
     assert list(index.state.kept) == ["k1"]
+
+
+@pytest.mark.parametrize("often", [True, False], ids=["after each", "at the end"])
+def test_states_stay_for_two_generations(toy: Callable[..., Path], tmp_path: Path, often: bool) -> None:
+    """Two populations of two members, each of four intervals; the second member always goes on from the first."""
+    experiment = read_experiment(toy().with_suffix(".yaml"))
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    blackbox = Blackbox(experiment, store, tmp_path / "preflight.json")
+    index = Index(run, open_session(run, run.log(), store, None, in_order=True))
+    quarter, left, number = {"epochs_fraction": 0.25}, [], 0
+    for population in range(2):
+        parent = ROOT_KEY
+        for _ in range(4):
+            points = [(3.0, 16.0 + population, 3.0, exponent) for exponent in (-3.5, -3.0)]
+            asked = [blackbox.candidate(experiment.space.decode(p), p, quarter, parent) for p in points]
+            for candidate in asked:
+                number += 1
+                with index.locked():
+                    index.ask([candidate.point], [candidate.key], fidelity=quarter)
+                blackbox.evaluate([candidate], lambda *_: None)
+                index.answer(Answer(number, (1.0, 0.0), "trained", 0.0))
+                if often:
+                    prune(index, store, experiment, owns_store=True)
+            parent = asked[0].key
+            left.append(len(list(tmp_path.glob("evals/*/state.safetensors"))))
+    prune(index, store, experiment, owns_store=True)
+    if often:
+        assert left == [2, 4, 4, 4, 2, 4, 4, 4]
+    assert len(list(tmp_path.glob("evals/*/state.safetensors"))) == 4

@@ -31,10 +31,37 @@ def test_the_last_layer_ends_with_few_tokens() -> None:
 
 def test_padding_repeats_a_rows_own_last_token_and_knows_no_companions() -> None:
     layout = lay_out(EXAMPLES, [[1, 2], [2]], CPU, flat=True)
-    (rows, tokens, real), (_, other_tokens, _) = layout.padding
-    assert rows == 2
+    (rows, tokens, real, _), (_, other_tokens, _, _) = layout.padding
+    assert rows.lengths == (5, 11)
     assert tokens.view(2, 11).tolist() == [[*range(5), *[4] * 6], [*range(5, 16)]]
     assert tokens[real].tolist() == list(range(16)) == other_tokens.tolist()
+
+
+def test_equal_beginnings_of_a_members_rows_are_there_once() -> None:
+    rows = [(9, 9, 2, 3), (1, 2, 3, 4, 5), (9, 9, 1), (1, 2, 3, 6, 7, 8), (1, 2, 3, 6, 9)]
+    examples = [Example(row, len(row) - 1) for row in rows]
+    layout = lay_out(examples, [range(5), [1, 3]], CPU, flat=True, sharing=[True, False])
+    mine = [1, 2, 3, 4, 5, 6, 7, 8, 6, 9, 9, 9, 1, 9, 2, 3]
+    assert layout.ids.tolist() == [[*mine, 1, 2, 3, 4, 5, 1, 2, 3, 6, 7, 8, *[0] * 5]]
+    assert layout.positions.tolist() == [[*range(5), 3, 4, 5, 3, 4, 0, 1, 2, 1, 2, 3, *range(5), *range(11)]]
+    assert layout.learnt.tolist() == [3, 6, 8, 11, 14, 19, 25]
+    assert layout.targets.tolist() == [5, 8, 9, 1, 3, 5, 8]
+    (own, tokens, real, shared), (other, _, _, none) = layout.padding
+    assert own.groups == ((3, 3), (2, 1)) and shared == [(slice(0, 3), 3, 0), (slice(3, 5), 1, 10)]
+    assert other.groups == ((2, 0),) and not none
+    assert tokens.view(5, 6).tolist() == [
+        [0, 1, 2, 3, 4, 4],
+        [0, 1, 2, 5, 6, 7],
+        [0, 1, 2, 8, 9, 9],
+        [10, 11, 12, 12, 12, 12],
+        [10, 13, 14, 15, 15, 15],
+    ]
+    assert tokens[real].tolist() == list(range(16))
+
+
+def test_what_predicts_a_label_is_never_shared() -> None:
+    layout = lay_out([Example((1, 2, 3), 1), Example((1, 2, 4), 3)], [[0, 1]], CPU, flat=True, sharing=[True])
+    assert not layout.padding[0].shared
 
 
 def test_padded_rows_have_the_same_labels() -> None:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from bbo.errors import InputError
 from bbo.store import Result
+from benchmarks.peer import token_loss
 from blackbox import pack as packs
 from blackbox import train
 from blackbox.data import Example
@@ -27,7 +28,6 @@ from blackbox.model import load_model
 from blackbox.pack import Pack
 from blackbox.settings import ModelSettings, Training
 from blackbox.setup import Setup
-from tests.blackbox.conftest import plain_loss
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
@@ -200,7 +200,7 @@ def test_who_leaves_is_not_computed_any_more(
     """Two epochs of 10 steps: one member diverges in the first, another is asked to stop after it."""
     rows: list[tuple[bool, int]] = []
 
-    def counting(self: Pack, examples: Any, members: Sequence[Sequence[int]]) -> Any:
+    def counting(self: Pack, examples: Any, members: Sequence[Sequence[int]], _: Sequence[str]) -> Any:
         rows.append((self.model.training, len(members)))
         assert len(set(map(len, members))) == 1
         return lay_out(examples, members, self.device, True)
@@ -267,7 +267,7 @@ def test_a_pack_computes_what_transformers_and_peft_compute(kind: str, model_of:
         Training(lora_rank=2, lora_alpha=3, use_rslora=True, target_modules=targets(kind)[:2]),
         Training(lora_rank=3, target_modules="all-linear"),
     ]
-    rows = [[4, 1], [3, 0], [2, 2]]
+    rows = [[1, 4], [0, 3], [2, 2]]  # in the order of their tokens; the last two share their beginning
     pack = Pack(base, trainings, CPU)
     assert pack._flat == (kind not in TARGETS)
     torch.manual_seed(5)
@@ -275,7 +275,7 @@ def test_a_pack_computes_what_transformers_and_peft_compute(kind: str, model_of:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     pack.model.train()
-    layout = pack.lay_out(EXAMPLES, rows)
+    layout = pack.lay_out(EXAMPLES, rows, pack.names)
     parts = pack.logits(layout, pack.names).split([end - first for first, end in layout.labels])
     targeted = [layout.targets[first:end] for first, end in layout.labels]
     losses = [torch.nn.functional.cross_entropy(*both, reduction="sum") for both in zip(parts, targeted, strict=True)]
@@ -321,7 +321,7 @@ def test_a_packs_adapters_are_pefts(
     for one in trained("job", *points, model=folder, target_modules=list(targets(kind)), learning_rate=1e-2):
         assert one.result is not None and one.result.status == "ok", one.result
         fresh = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        loss = plain_loss(PeftModel.from_pretrained(fresh, one.folder / "adapter"), seen[0].data.valid)
+        loss = token_loss(PeftModel.from_pretrained(fresh, one.folder / "adapter"), seen[0].data.valid, 1)
         assert one.result.metrics["eval_loss"] == pytest.approx(loss, rel=1e-5)
 
 

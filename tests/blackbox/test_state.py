@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bbo.errors import InputError
-from bbo.store import Evaluation, Result
+from bbo.store import ROOT, Evaluation, Result
 from blackbox import train
 from blackbox.fit import optimizer_step
 from blackbox.launch import launch_command
@@ -49,10 +49,13 @@ def again(tmp_path: Path, experiment: Write, write_job: Write) -> Callable[..., 
     def write(name: str, *points: dict[str, Any], **training: Any) -> Train:
         file = write_job(experiment(**{**TRAINING, **training}), *points, name=name)
 
-        def run(parents: list[Evaluation] | None = None, **parts: Any) -> list[Evaluation]:
+        def run(
+            parents: list[Evaluation] | None = None, each: dict[str, Any] | None = None, **parts: Any
+        ) -> list[Evaluation]:
             job = json.loads(file.read_text()) | parts
+            job["evaluations"] = [entry | (each or {}) for entry in job["evaluations"]]
             for entry, parent in zip(job["evaluations"], parents or [], strict=False):
-                entry["parent"] = str(parent.state_file)
+                entry |= {"parent": parent.key, "state": str(parent.state_file)}
             file.write_text(json.dumps(job))
             loaded.append(train.run(file, loaded[0] if loaded else None))
             return [Evaluation(Path(entry["folder"])) for entry in job["evaluations"]]
@@ -290,6 +293,57 @@ def test_a_child_goes_on_where_its_parent_ended(again: Callable[..., Train]) -> 
         assert line["epoch"] == 1.0 and line["train_loss"] == epochs_of(one)[2]["train_loss"]
         assert not child.state_file.exists()
     assert all(parent.state_file.is_file() for parent in parents)
+
+
+@pytest.mark.parametrize("intervals", [2, 4])
+def test_intervals_with_the_same_values_are_one_training(intervals: int, again: Callable[..., Train]) -> None:
+    """Of a schedule that warms up and decays, over 3 epochs of 3 steps: 5 and 4 steps, or 2, 2, 3 and 2."""
+    points = [{**POINT, "lr_scheduler_type": "linear"}, OTHER]
+    whole = again("whole", *points)()
+    part = {"fidelity": {"epochs_fraction": 1 / intervals}, "parent": ROOT}
+    parents: list[Evaluation] = []
+    for number in range(intervals):
+        parents = again(f"part{number}", *points)(parents, keep_state=True, each=part)
+        assert [result_of(one).status for one in parents] == ["ok", "ok"]
+    for one, last in zip(whole, parents, strict=True):
+        assert result_of(one).metrics["eval_loss"] == result_of(last).metrics["eval_loss"]
+        assert all(torch.equal(weights, weights_of(last)[name]) for name, weights in weights_of(one).items())
+        assert epochs_of(last)[-1]["epoch"] == 3.0
+        assert epochs_of(last)[-1]["learning_rate"] == epochs_of(one)[-1]["learning_rate"]
+        used = json.loads(last.applied_file.read_text())
+        assert used["epochs_behind"] + used["num_train_epochs"] == 3.0
+
+
+def test_a_clone_goes_on_from_its_parents_loss(again: Callable[..., Train]) -> None:
+    """With other values of what may change in flight, and nearly no rate: nothing of the base model's loss is left."""
+    points = [POINT, {**POINT, "learning_rate": 1e-2}]
+    part = {"fidelity": {"epochs_fraction": 1 / 3}, "parent": ROOT}
+    parents = again("parents", *points)(keep_state=True, each=part)
+    changed = {"learning_rate": 1e-12, "weight_decay": 0.2, "lora_dropout": 0.1, "label_smoothing_factor": 0.1}
+    (clone,) = again("clone", {**POINT, **changed})([parents[1]], keep_state=True, each=part)
+    (fresh,) = again("fresh", {**POINT, **changed})(each=part)
+    ended = result_of(parents[1]).metrics["eval_loss"]
+    assert abs(result_of(fresh).metrics["eval_loss"] - ended) > 0.1, "the base model's"
+    assert result_of(clone).metrics["eval_loss"] == pytest.approx(ended, abs=1e-6)
+    assert result_of(clone).parent == parents[1].key
+    used = json.loads(clone.applied_file.read_text())
+    assert changed.items() <= used.items()
+
+
+@pytest.mark.parametrize(
+    ("change", "fraction", "sentence"),
+    [
+        ({"num_train_epochs": 2}, 1 / 3, "a part of 9 steps, 3 per epoch, cannot be followed by one of 6 steps, 3 per"),
+        ({}, 0.9, "0.333333 of the training is behind it, 0.9 more is too much"),
+        ({}, 0.1, "fidelity: epochs_fraction 0.1 of 9 optimizer steps is no interval: at least 2"),
+    ],
+)
+def test_an_interval_that_does_not_fit_is_refused(
+    change: dict[str, Any], fraction: float, sentence: str, again: Callable[..., Train]
+) -> None:
+    (parent,) = again("parent", POINT)(keep_state=True, each={"fidelity": {"epochs_fraction": 1 / 3}, "parent": ROOT})
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        again("child", POINT, **change)([parent], each={"fidelity": {"epochs_fraction": fraction}})
 
 
 def test_a_killed_child_is_no_orphan(again: Callable[..., Train], killing: Callable[[int], None]) -> None:

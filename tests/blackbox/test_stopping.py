@@ -14,7 +14,8 @@ from bbo.runlog import Answer
 from bbo.stopping import BY_HAND, Asked
 from bbo.store import Evaluation, Result, Stopped, Store
 from blackbox import train
-from blackbox.block import Blackbox, Candidate
+from blackbox.block import Blackbox
+from blackbox.jobs import Candidate
 from blackbox.preflight import Preflight
 from tests.blackbox.test_state import OTHER, POINT, TRAINING, Killed, again, assert_same, epochs_of, killing
 

@@ -1,6 +1,7 @@
 """The closed form: its fidelities, its keys, and what `python -m blackbox.eval` makes of them."""
 
 import json
+import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bbo.experiment import read_experiment
+from bbo.runlog import RunLog
 from bbo.store import Result, Store, key_of
 from blackbox.block import Blackbox
 from blackbox.recipe import RECIPE
@@ -44,6 +46,38 @@ def test_a_fidelity_gives_another_value_and_key(evaluate: Callable[..., Result])
     assert short.metrics["eval_loss"] > full.metrics["eval_loss"]
     assert few.metrics["eval_loss"] == pytest.approx(full.metrics["eval_loss"] + 0.075)
     assert (full.fidelity, short.fidelity) == ({}, {"epochs_fraction": 0.5})
+
+
+def test_four_intervals_are_one_training(toy: Toy, command: Command, tmp_path: Path) -> None:
+    """In a process each, as an optimizer calls; a worse rate on the way is seen at the end; a stored one is known."""
+    toy(in_yaml={"seed: 0}": "seed: 0, noise: 0}"})
+
+    def end(*exponents: float) -> float:
+        parent, answer = "-", ""
+        for exponent in exponents:
+            (tmp_path / "points").write_text(f"3 16 3 {exponent}\n")
+            (tmp_path / "parents").write_text(f"{parent}\n")
+            part = ["--fidelity", "epochs_fraction=0.25", "--parents", "parents"]
+            done = command("blackbox", "params/toy.yaml", "points", *part)
+            assert done.returncode == 0, done.stderr
+            answer, parent = done.stdout, RunLog(tmp_path / "runs/toy/log.jsonl").asks[-1].key
+        last.append(parent)
+        return float(answer.split()[0])
+
+    last: list[str] = []
+    (tmp_path / "points").write_text("3 16 3 -3.5\n")
+    whole = float(command("blackbox", "params/toy.yaml", "points").stdout.split()[0])
+    assert end(-3.5, -3.5, -3.5, -3.5) == pytest.approx(whole, rel=1e-12)
+    assert end(-3.5, -3.5, -4.5, -3.5) > whole + 0.01
+    point = f"runs/toy/evals/{last[0]}/point.txt"
+    stored = command("blackbox.eval", point)
+    assert "from the store" in stored.stdout and "fidelity         epochs_fraction 0.25" in stored.stdout
+    again = command("blackbox.eval", point, "--again")
+    assert again.stderr == f"{point}: an interval goes on from another's state and is not trained again alone\n"
+    assert math.isinf(end(-1)), "it diverges"
+    (tmp_path / "parents").write_text(f"{last[-1]}\n")
+    refused = command("blackbox", "params/toy.yaml", "points", "--parents", "parents")
+    assert refused.stderr == f"--parents: {last[-1]}: no captured state in runs/toy/evals\n"
 
 
 def test_eval_at_a_fidelity(toy: Toy, command: Command, tmp_path: Path) -> None:

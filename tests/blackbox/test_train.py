@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch.utils.data import Sampler
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 from bbo.errors import InputError
 from bbo.experiment import read_experiment
 from bbo.store import Result
+from benchmarks import peer
 from blackbox import member, train
 from blackbox import model as models
 from blackbox import setup as setups
@@ -27,7 +27,7 @@ from blackbox.data import epoch_steps
 from blackbox.failure import failure_file
 from blackbox.hyperparameters import DETERMINES_NOTHING, Training
 from blackbox.settings import ModelSettings
-from tests.blackbox.conftest import collate, plain_loss, results
+from tests.blackbox.conftest import results
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
@@ -94,7 +94,7 @@ def test_the_saved_adapter_is_what_was_scored(
     setup = setups.load(read_experiment(file))
     fresh = AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(fresh, tmp_path / "job/job0/adapter")
-    loss = plain_loss(tuned, setup.data.valid)
+    loss = peer.token_loss(tuned, setup.data.valid, 1)
     assert results(job)[0].metrics["eval_loss"] == pytest.approx(loss, rel=1e-6)
     assert not list((tmp_path / "job/job0").glob("adapter/*.bin"))
 
@@ -151,29 +151,6 @@ def test_dropout_one_trains_nothing(tmp_path: Path, experiment: Write, write_job
     assert result.metrics["eval_loss"] == json.loads((tmp_path / "job.base.json").read_text())["eval_loss"]
 
 
-class OurOrder(Sampler[int]):
-    """Our order of rows, a new one for each epoch."""
-
-    def __init__(self, epochs: list[list[int]]) -> None:
-        self.epochs = iter(epochs)
-        self.rows = len(epochs[0])
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(next(self.epochs))
-
-    def __len__(self) -> int:
-        return self.rows
-
-
-class Ordered(Trainer):
-    """transformers' Trainer, told the order of rows."""
-
-    order: OurOrder
-
-    def _get_train_sampler(self, *unused: Any) -> Any:
-        return self.order
-
-
 def test_our_loss_is_that_of_transformers_trainer_with_peft(
     tmp_path: Path, experiment: Write, write_job: Write, small_model: Path
 ) -> None:
@@ -188,24 +165,19 @@ def test_our_loss_is_that_of_transformers_trainer_with_peft(
     setup = setups.load(read_experiment(file))
     examples = setup.data.train
 
-    def collator(rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-        ids, labels = collate(examples, [row["row"] for row in rows])
-        lengths = torch.tensor([len(examples[row["row"]].tokens) for row in rows])
-        return {"input_ids": ids, "labels": labels, "attention_mask": torch.arange(ids.shape[1]) < lengths[:, None]}
-
     torch.manual_seed(1)
     base = AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.float32)
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"])
     theirs = get_peft_model(base, lora)
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"), gradient_accumulation_steps=3, use_cpu=True, report_to=[],
-        save_strategy="no", remove_unused_columns=False, disable_tqdm=True, **same,
+        save_strategy="no", disable_tqdm=True, **same,
     )  # fmt: skip
-    rows: Any = [{"row": row} for row in range(len(examples))]
-    trainer = Ordered(theirs, arguments, collator, train_dataset=rows)
-    trainer.order = OurOrder([list(chain(*epoch_steps(examples, 12, 1, epoch))) for epoch in range(2)])
+    order = peer.Order([list(chain(*epoch_steps(examples, 12, 1, epoch))) for epoch in range(2)])
+    rows = peer.features(examples)
+    trainer = peer.Ordered(theirs, arguments, peer.collate, train_dataset=rows, order=order)
     trainer.train()
-    loss = plain_loss(theirs, setup.data.valid)
+    loss = peer.token_loss(theirs, setup.data.valid, 1)
     (result,) = results(job)
     print(f"ours {result.metrics['eval_loss']:.7f}, transformers.Trainer {loss:.7f}")
     assert trainer.state.global_step == 8

@@ -1,0 +1,1 @@
+"""Tables and figures, computed from run logs and stores: they read, and change nothing."""
