@@ -130,7 +130,8 @@ def run(
                     del running[launch.job]
                     yield launch, Exit(-signal.SIGKILL if status is None else status, timed_out=status is None)
             tick()
-            time.sleep(POLL)
+            if waiting or running:
+                time.sleep(POLL)
     finally:
         for _, job in running.values():
             job.kill()
