@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from bbo.runlog import RunLog
+from tests.conftest import ROOT
 from tests.runs import MINE, kind, ours, results, start, walk
 
 Toy = Callable[..., Path]
@@ -125,7 +126,7 @@ def test_a_blackbox_that_dies_is_called_again_but_not_forever(
 ) -> None:
     toy(budget=2)
     (tmp_path / "sitecustomize.py").write_text(DIES.replace("TIMES", str(times)))
-    done = command("bbo.cli", *RUN, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    done = command("bbo.cli", *RUN, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     assert done.returncode == status, done.stderr
     assert len((tmp_path / "deaths").read_text()) == (2 + 2 if not status else 3)
     assert status == 0 or "the blackbox was ended by signal 9, 3 times for evaluation 1, see " in done.stderr
