@@ -28,9 +28,8 @@ class _Design:
 class Grid(_Design):
     """`budget` points of the product of all variables' levels, in a seeded random order; fewer where there are fewer.
 
-    A choice has all its values. A number has the least count of levels, evenly spread and the same for each, for which
-    the product reaches the budget; without choices of few values that is ceil(budget^(1/free variables)). An `int` has
-    at most as many as there are whole numbers.
+    A choice has all its values, a number ceil(budget^(1/free variables)) levels, evenly spread, and more where the
+    product would not reach the budget; an `int` at most as many as there are whole numbers.
     """
 
     def __init__(self, space: Space, x0: Sequence[Point], budget: int, seed: int) -> None:
@@ -71,7 +70,8 @@ def _stretch(variable: Variable, x: float, budget: int) -> float:
 
 
 def _grid(variables: Sequence[Variable], budget: int) -> list[list[float]]:
-    for count in itertools.count(1):
+    least = next(count for count in itertools.count(1) if count ** len(variables) >= budget)
+    for count in itertools.count(least):
         sizes = [_size(each) if each.kind == "choice" else min(count, _size(each)) for each in variables]
         if math.prod(sizes) >= budget or count >= max(map(_size, variables)):
             break

@@ -233,6 +233,8 @@ def test_grid_levels() -> None:
     assert {point[0] for point in grid(5, x=Variable(int=(1, 9)))} == {1, 3, 5, 7, 9}
     few = Variable(choice=("a", "b"))
     assert len({point[1] for point in grid(20, c=few, x=x)}) == 10, "levels rise until the budget is reached"
+    many = Variable(choice=tuple(range(10)))
+    assert {point[1] for point in grid(20, c=many, x=x)} == {0, 0.25, 0.5, 0.75, 1}, "ceil(20^(1/2)), also beside many"
     assert sorted(grid(20, c=few, i=Variable(int=(1, 3)))) == [(c, i) for c in (1, 2) for i in (1, 2, 3)]
     assert len(grid(50, **{f"v{place}": Variable(choice=tuple(range(10))) for place in range(12)})) == 50
     assert len(grid(3, x=Variable(int=(0, 10**9)))) == 3
