@@ -191,7 +191,9 @@ def _pid_of_peer(connection: socket.socket) -> int:
 
 
 def _lives(pid: int) -> bool:
+    """Whether any thread is left: the first may be a zombie while the others still hold the locks."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
