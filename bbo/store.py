@@ -1,6 +1,6 @@
 """The truth about evaluations: one folder per evaluation, named by the hash of all that determines its result.
 
-    evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ result.json
+    evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ scores/ result.json
                               stopped.json instead of the last (where it was left early)
                               claim and state.safetensors (while somebody trains it, or goes on some day)
 
@@ -79,6 +79,28 @@ class Stopped:
     job: str
 
 
+@dataclass(frozen=True)
+class Score:
+    """scores/NAME.json: a benchmark's score of an evaluation's adapter, or why there is none."""
+
+    name: str
+    status: Literal["ok", "failed"]
+    metrics: dict[str, float]
+    """The first is the task's own; standard errors as NAME_stderr."""
+    about: dict[str, Any]
+    """All that determines it, beside the adapter."""
+    count: int
+    """Questions."""
+    details: dict[str, Any]
+    seconds: float
+    """Its share of what it was scored in together with others."""
+    gpu_seconds: float
+    finished: float
+    """Since 1970."""
+    job: str
+    reason: str | None = None
+
+
 class Evaluation:
     """One evaluation's folder: spells every file name in it."""
 
@@ -97,6 +119,7 @@ class Evaluation:
         """While it is there, training ends at the next epoch's end, without a result."""
         self.stopped_file = folder / "stopped.json"
         self.result_file = folder / "result.json"
+        self.scores = folder / "scores"
         self.claim = Claim(folder / "claim")
 
     def result(self) -> Result | None:
@@ -112,6 +135,20 @@ class Evaluation:
         """Write result.json, durable and whole. The last step: its existence means all else is there."""
         assert result.key == self.key, (result.key, self.key)
         write_json(self.result_file, asdict(result))
+
+    def score(self, name: str) -> Score | None:
+        """A benchmark's score, or None while there is none."""
+        file = self.scores / f"{name}.json"
+        try:
+            return Score(**json.loads(file.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            raise MachineError(f"{file}: damaged; remove it to score this evaluation again") from None
+
+    def record_score(self, score: Score) -> None:
+        """Write scores/NAME.json, durable and whole."""
+        write_json(self.scores / f"{score.name}.json", asdict(score))
 
     def stopped(self) -> Stopped | None:
         """Where it was left early by those who asked for it last; None while it is under way, and once it is over."""
