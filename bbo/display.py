@@ -217,6 +217,8 @@ def _last_step(progress: Path) -> str | None:
     try:
         lines = progress.read_text().splitlines()
         entry = json.loads(lines[-1])
+        if "scoring" in entry:
+            return f"scoring {entry['scoring']}"
         return f"step {entry['step']} of {entry['steps']}"
     except (FileNotFoundError, IndexError, ValueError, KeyError):
         return None

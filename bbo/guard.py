@@ -128,8 +128,8 @@ class Guard:
             if answer.gpu_seconds is not None:  # stopped: another run may train it to the end, at its own expense
                 self._gpu_seconds += answer.gpu_seconds
             if not ask.native and answer.source in ("trained", "failed") and ask.key not in self._counted:
-                result = self.store.evaluation(ask.key).result()
-                self._gpu_seconds += result.gpu_seconds if result else 0.0
+                spent = self.store.evaluation(ask.key).spent()
+                self._gpu_seconds += spent[1] if spent else 0.0
                 self._counted.add(ask.key)
         return self._gpu_seconds / 3600
 

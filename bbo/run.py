@@ -17,7 +17,10 @@ from bbo.store import write_json
 ENVIRONMENT = "BBO_RUN"
 """The run folder of a driven blackbox; unset when a native NOMAD or a user calls it."""
 
-MAY_CHANGE = "only budget, resources and display may change; choose another --run NAME"
+MAY_CHANGE = (
+    "only budget, resources and display may change; choose another --run NAME, and --store {evals} to train nothing "
+    "twice"
+)
 
 
 class Run:
@@ -103,6 +106,7 @@ class Run:
         then: dict[str, str] = recorded.pop("libraries", {})
         changed = sorted(_changes(recorded, json.loads(json.dumps(about))))
         if changed:
+            rule = rule.format(evals=self.evals)
             raise InputError(f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} ({rule})")
         return then
 

@@ -1,7 +1,8 @@
 """The truth about evaluations: one folder per evaluation, named by the hash of all that determines its result.
 
-    evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ scores/ result.json
+    evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ result.json
                               stopped.json instead of the last (where it was left early)
+                              scores/ (benchmarks of the adapter, at any time after)
                               claim and state.safetensors (while somebody trains it, or goes on some day)
 
 A result is written to a temporary name, flushed to disk and renamed: result.json is whole or it is not there.
@@ -150,6 +151,15 @@ class Evaluation:
         """Write scores/NAME.json, durable and whole."""
         write_json(self.scores / f"{score.name}.json", asdict(score))
 
+    def spent(self) -> tuple[float, float] | None:
+        """Seconds and GPU-seconds of its training and of all its scores; None while it has no result."""
+        result = self.result()
+        if result is None:
+            return None
+        scores = [score for file in self.scores.glob("[!.]*.json") if (score := self.score(file.stem))]
+        ended: list[Result | Score] = [result, *scores]
+        return sum(each.seconds for each in ended), sum(each.gpu_seconds for each in ended)
+
     def stopped(self) -> Stopped | None:
         """Where it was left early by those who asked for it last; None while it is under way, and once it is over."""
         try:
@@ -187,9 +197,9 @@ class Evaluation:
         self.progress_file.write_text("".join(kept))
 
     def begin(self, experiment_text: str, point_text: str) -> None:
-        """Make the folder ready for training: what a dead attempt left is removed, but for its state."""
+        """Make the folder ready for training: what an earlier attempt left is removed, but for its state."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (self.applied_file, self.log_file, self.stop_file, self.stopped_file):
+        for leftover in (self.result_file, self.applied_file, self.log_file, self.stop_file, self.stopped_file):
             leftover.unlink(missing_ok=True)
         shutil.rmtree(self.adapter, ignore_errors=True)
         self.experiment_file.write_text(experiment_text)

@@ -1,8 +1,10 @@
-"""A block of evaluations: answered from the store where they are known, trained as jobs where they are not."""
+"""A block of evaluations: answered from the store where they are known, else trained and scored as jobs."""
 
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +17,13 @@ from bbo.points import format_point
 from bbo.run import Run
 from bbo.space import Point
 from bbo.stopping import Judge
-from bbo.store import ROOT, Result, Stopped, Store, key_of
+from bbo.store import ROOT, Evaluation, Result, Stopped, Store, key_of
 from blackbox import toy
 from blackbox.jobs import Candidate, Jobs, measures_the_machine
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.resident import Resident
+from blackbox.scores.requests import Wanted, is_task, wanted
 from blackbox.settings import Settings, Training, read_settings
 
 Source = Literal["trained", "store", "stopped", "failed"]
@@ -47,6 +50,14 @@ class Blackbox:
     def processes(self) -> int:
         """Processes of one job."""
         return self.experiment.resources.processes_per_job or max(1, len(gpus_of(self.slots[0])))
+
+    @cached_property
+    def wanted(self) -> Mapping[str, Wanted]:
+        """The benchmark scores among the outputs, by output. Raises InputError where their data cannot be read."""
+        if self.settings is None:
+            return {}
+        outputs, scores, base = self.experiment.outputs, self.settings.scores, self.settings.base
+        return wanted(outputs, METRICS, scores, base, self._fingerprints.of_file)
 
     @cached_property
     def _fingerprints(self) -> Fingerprints:
@@ -107,7 +118,7 @@ class Blackbox:
                 todo = [waiting[key] for key in mine if key in waiting]
                 if todo:
                     with beating([claims[candidate.key] for candidate in todo]):
-                        self._train(todo, lambda: self._tell_known(waiting, told, "trained"))
+                        self._work(todo, waiting, told)
             finally:
                 for key in mine:
                     claims[key].release()
@@ -133,10 +144,25 @@ class Blackbox:
         content = loaded(self.settings, self.experiment.accelerate, self._fingerprints)
         return Resident(Run(self.preflight_file.parent).worker_file, content)
 
+    def whole(self, evaluation: Evaluation) -> Result | None:
+        """Its result with the scores that the outputs name among the metrics; None while anything is missing."""
+        result = evaluation.result()
+        if result is None or result.status == "failed":
+            return result
+        metrics = {**result.metrics, "gpu_seconds": result.gpu_seconds}
+        for output, each in self.wanted.items():
+            score = evaluation.score(each.request.name)
+            if score is None:
+                return None
+            if score.status == "failed":
+                return replace(result, status="failed", reason=f"{output}: {score.reason}")
+            metrics[output] = each.value(score.metrics)
+        return replace(result, metrics=metrics)
+
     def _tell_known(self, waiting: dict[str, Candidate], told: Told, source: Source) -> None:
         for key, candidate in list(waiting.items()):
             evaluation, asked = self.store.evaluation(key), candidate.asked
-            result, stopped = evaluation.result(), evaluation.stopped()
+            result, stopped = self.whole(evaluation), evaluation.stopped()
             if result is not None:
                 del waiting[key]
                 told(candidate, result, "failed" if result.status == "failed" else source)
@@ -145,16 +171,31 @@ class Blackbox:
                 del waiting[key]
                 told(candidate, stopped, "stopped")
 
+    def _work(self, candidates: Sequence[Candidate], waiting: dict[str, Candidate], told: Told) -> None:
+        """Score those that have an adapter, train and score the others, and tell each as soon as it is whole."""
+        trained = [c for c in candidates if self.store.evaluation(c.key).result() is not None]
+        kept = [c for c in trained if self.store.evaluation(c.key).adapter.is_dir()]
+        if len(kept) < len(trained):
+            lost = f"{len(trained) - len(kept)} of {len(trained)} adapters to be scored were not kept (resources.keep)"
+            print(f"{lost}: they are trained again", file=sys.stderr, flush=True)
+        if kept:
+            self._jobs().run(kept, lambda: self._tell_known(waiting, told, "store"))
+        if others := [c for c in candidates if c not in kept]:
+            self._train(others, lambda: self._tell_known(waiting, told, "trained"))
+
+    def _jobs(self) -> Jobs:
+        self.preflight().ensure(self.slots)
+        about = self.experiment, self.store, self.wanted
+        return Jobs(*about, self.slots, self.processes, self.preflight(), self.resident())
+
     def _train(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
         """Record a result for each candidate, or where it was stopped; all claims are ours."""
-        if self.settings is not None:
-            self.preflight().ensure(self.slots)
+        jobs = None if self.settings is None else self._jobs()
         evaluations = {candidate.key: self.store.evaluation(candidate.key) for candidate in candidates}
         for candidate in candidates:
             point = "" if candidate.point is None else format_point(candidate.point) + "\n"
             evaluations[candidate.key].begin(self.experiment.dump(), point)
-        if self.settings is not None:
-            jobs = Jobs(self.experiment, self.store, self.slots, self.processes, self.preflight(), self.resident())
+        if jobs is not None:
             jobs.run(candidates, finished)
             return
         for c in candidates:
@@ -166,12 +207,26 @@ class Blackbox:
 
 def check_outputs(experiment: Experiment) -> None:
     """Raise InputError for outputs that no evaluation measures."""
-    measured = toy.METRICS if experiment.model == "toy" else METRICS
-    unknown = [output.metric for output in experiment.outputs if output.metric not in measured]
-    if unknown:
-        sentence = f"{', '.join(unknown)} cannot be measured: benchmark scores do not exist yet, there are "
-        raise experiment.error("outputs", sentence + ", ".join(measured))
+    toys = experiment.model == "toy"
+    measured = toy.METRICS if toys else METRICS
+    for output in experiment.outputs:
+        if output.metric in measured:
+            continue
+        close = get_close_matches(output.metric, measured, 1, cutoff=0.8)
+        if close or toys or not is_task(output.metric):
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            tasks = "" if toys else ", and lm-eval's tasks, as mmlu or hellaswag.acc"
+            sentence = f"{output.metric} cannot be measured{hint}: there are {', '.join(measured)}{tasks}"
+            raise experiment.error("outputs", sentence)
 
 
-METRICS = ("eval_loss", "train_loss", "eval_runtime", "train_runtime", "trainable_parameters", "peak_gib")
-"""What an evaluation measures."""
+METRICS = (
+    "eval_loss",
+    "train_loss",
+    "eval_runtime",
+    "train_runtime",
+    "trainable_parameters",
+    "peak_gib",
+    "gpu_seconds",
+)
+"""What a training measures."""

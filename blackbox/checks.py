@@ -14,6 +14,7 @@ from bbo.stopping import refusal, stopping_of
 from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
+from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, Source, Training, read_settings
 
 PAIRS = 10
@@ -29,6 +30,7 @@ def quick(experiment: Experiment, stopping: str | None = None, budget: int | Non
     problems = _bad_corners(experiment, blackbox) or _useless_rule(experiment, blackbox, stopping, budget)
     if blackbox.settings is not None:
         problems += _missing_files(experiment, blackbox.settings)
+        problems += _impossible_scores(experiment, blackbox, blackbox.settings)
     if problems:
         raise InputError(*problems)
     if blackbox.settings is not None:
@@ -47,6 +49,19 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
         if file is not None and not file.is_file():
             problems.append(str(experiment.error(f"data.{name}", f"no such file: {file}")))
     return problems
+
+
+def _impossible_scores(experiment: Experiment, blackbox: Blackbox, settings: Settings) -> list[str]:
+    if not blackbox.wanted:
+        return []
+    from blackbox.scores import humaneval, tasks  # noqa: PLC0415 - lm-eval takes seconds
+
+    problems = dict[str, None]()
+    for each in blackbox.wanted.values():
+        check = humaneval.check if each.request.task == HUMANEVAL else tasks.check
+        messages = check(each.request, each.metric, settings.scores, settings.base)
+        problems |= dict.fromkeys(str(experiment.locate(message)) for message in messages)
+    return list(problems)
 
 
 def _corners(space: Space) -> Iterator[tuple[str, Point]]:

@@ -13,11 +13,12 @@ from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.stopping import Asked
-from bbo.store import ROOT, Result, Store, write_json
+from bbo.store import ROOT, Result, Score, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launch_command, launcher
 from blackbox.preflight import Preflight
 from blackbox.resident import Resident
+from blackbox.scores.requests import Request, Wanted
 
 ATTEMPTS = 3
 """A process killed by a signal is no verdict on its points: each is tried this often before it counts as failed."""
@@ -26,7 +27,7 @@ START_SECONDS = 300.0
 """Allowance for starting a process and loading a model, beside `resources.time_limit`."""
 
 
-OF_THE_MACHINE = {"eval_runtime", "train_runtime", "peak_gib"}
+OF_THE_MACHINE = {"eval_runtime", "train_runtime", "peak_gib", "gpu_seconds"}
 """Metrics that depend on who else is in a pack or was in a process before."""
 
 
@@ -50,28 +51,35 @@ def measures_the_machine(experiment: Experiment) -> bool:
 
 
 class Jobs:
-    """Trains candidates whose claims are held and whose folders are ready."""
+    """Trains and scores candidates whose claims are held and whose folders are ready.
+
+    Who has a result is only scored, by its adapter. Scoring is the work of one process: where training takes several,
+    it is a job of its own.
+    """
 
     def __init__(
         self,
         experiment: Experiment,
         store: Store,
+        wanted: Mapping[str, Wanted],
         slots: Sequence[tuple[str, ...]],
         processes: int,
         preflight: Preflight,
         resident: Resident | None,
     ) -> None:
-        """Without `resident` each job is a fresh process."""
+        """`wanted` are the scores among the outputs. Without `resident` each job is a fresh process."""
         self.experiment = experiment
         self.store = store
+        self.wanted = wanted
+        self.requests = {each.request.name: each.request for each in wanted.values()}
         self.slots = slots
         self.processes = processes
         self.preflight = preflight
         self.resident = resident
-        self._attempts: dict[str, int] = {}
+        self._attempts: dict[tuple[str, bool], int] = {}
 
     def run(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
-        """Record for every candidate its result or where it was stopped. `finished` is called whenever one may be new.
+        """Record for each its result and scores, or where it was stopped. `finished` is called when one may be new.
 
         Raises MachineError or InputError, with what the process said, when a job could not do its work.
         """
@@ -103,34 +111,43 @@ class Jobs:
 
     def _launch(self, job: Sequence[Candidate]) -> local.Launch:
         for candidate in job:
-            self._attempts[candidate.key] = self._attempts.get(candidate.key, 0) + 1
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{job[0].key[:8]}-{self._attempts[job[0].key]}"
+            work = self._work(candidate)
+            self._attempts[work] = self._attempts.get(work, 0) + 1
+        attempt = self._attempts[self._work(job[0])]
+        trained = all(self._is_trained(candidate) for candidate in job)
+        processes = 1 if trained else self.processes
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{job[0].key[:8]}-{'score-' if trained else ''}{attempt}"
         file = self.store.jobs / f"{name}.json"
 
         def prepare(slot: Slot) -> None:
             write_json(file, self._describe(name, job, slot))
-            for candidate in job:
+            for candidate in [] if trained else job:
                 self.store.evaluation(candidate.key).attach_log(file.with_suffix(".log"))
 
         limit = self.experiment.resources.time_limit
         seconds = None if limit is None else START_SECONDS + limit * len(job)
         log, accelerate = file.with_suffix(".log"), self.experiment.accelerate
-        if self.resident is None or self._attempts[job[0].key] > 1:  # a point that saw a process die gets its own
-            arguments, environment = launch_command(file, self.processes, self.slots[0], accelerate)
+        if self.resident is None or attempt > 1:  # a point that saw a process die gets its own
+            arguments, environment = launch_command(file, processes, self.slots[0], accelerate)
             return local.Launch(name, arguments, log, prepare, environment, seconds)
-        arguments, environment = launcher(self.processes, self.slots[0], accelerate)
+        arguments, environment = launcher(processes, self.slots[0], accelerate)
         return local.Launch(name, arguments, log, prepare, environment, seconds, partial(self.resident.start, file))
 
     def _describe(self, name: str, job: Sequence[Candidate], slot: Slot) -> dict[str, Any]:
         """The job file: all that the trainer is told."""
-        base = None if self.preflight.base() is not None else str(self.store.jobs.absolute() / f"{name}.base.json")
+        trained = all(self._is_trained(candidate) for candidate in job)
+        scoring = self.processes == 1 or trained
+        known = self.preflight.base_scores()
+        lacking = [asdict(request) for name, request in self.requests.items() if scoring and name not in known]
+        base = lacking or not (trained or "eval_loss" in self.preflight.base())
         return {
             "id": name,
             "experiment": str(self.experiment.path.absolute()),
             "launched": time.time(),
             "slot": slot.name,
             "gpus": len(gpus_of(slot.devices)),
-            "base_score": base,
+            "base_score": str(self.store.jobs.absolute() / f"{name}.base.json") if base else None,
+            "base_scores": lacking,
             "keep_state": any(c.parent is not None for c in job),
             "evaluations": [
                 {
@@ -141,7 +158,9 @@ class Jobs:
                     "fidelity": c.fidelity,
                     "parent": c.parent,
                     "state": self._state_of(c.parent),
-                    "attempts": self._attempts[c.key],
+                    "attempts": self._attempts[self._work(c)],
+                    "trained": self._is_trained(c),
+                    "scores": [asdict(request) for request in self._missing(c)] if scoring else [],
                     "asked": None if c.asked is None else asdict(c.asked),
                 }
                 for c in job
@@ -151,18 +170,39 @@ class Jobs:
     def _state_of(self, parent: str | None) -> str | None:
         return None if parent in (None, ROOT) else str(self.store.evaluation(parent).state_file.absolute())
 
+    def _is_trained(self, candidate: Candidate) -> bool:
+        return self.store.evaluation(candidate.key).result() is not None
+
+    def _missing(self, candidate: Candidate) -> list[Request]:
+        """The scores that it lacks; none where its training has failed."""
+        evaluation = self.store.evaluation(candidate.key)
+        result = evaluation.result()
+        if result is not None and result.status == "failed":
+            return []
+        return [request for name, request in self.requests.items() if evaluation.score(name) is None]
+
+    def _is_unfinished(self, candidate: Candidate) -> bool:
+        if not self._is_trained(candidate):
+            return self.store.evaluation(candidate.key).stopped() is None
+        return bool(self._missing(candidate))
+
+    def _work(self, candidate: Candidate) -> tuple[str, bool]:
+        """What is attempted."""
+        return candidate.key, self._is_trained(candidate)
+
     def _judge(self, ended: local.Launch, how: local.Exit, job: Sequence[Candidate]) -> list[list[Candidate]]:
         """What is left to do of a job whose process has ended: its unfinished points, each alone."""
-        self.preflight.keep_base(self.store.jobs / f"{ended.job}.base.json")
-        evaluations = [(c, self.store.evaluation(c.key)) for c in job]
-        unfinished = [c for c, evaluation in evaluations if evaluation.result() is None and not evaluation.stopped()]
+        self.preflight.keep_base(self.store.jobs / f"{ended.job}.base.json", self.wanted)
+        unfinished = [candidate for candidate in job if self._is_unfinished(candidate)]
+        if how.status == 0 and self.processes > 1 and unfinished:  # it did what it could
+            return [unfinished]
         if unfinished:
             raise_failure(failure_file(self.store.jobs / f"{ended.job}.json"), ended.log)
         again = []
         for index, candidate in enumerate(unfinished):
             if how.timed_out and index == 0:
                 self._fail(candidate, ended, f"took longer than resources.time_limit, see {ended.log}")
-            elif self._attempts[candidate.key] >= ATTEMPTS:
+            elif self._attempts.get(self._work(candidate), 0) >= ATTEMPTS:
                 self._fail(
                     candidate, ended, f"its process died {ATTEMPTS} times (status {how.status}), see {ended.log}"
                 )
@@ -174,7 +214,24 @@ class Jobs:
         return again
 
     def _fail(self, candidate: Candidate, ended: local.Launch, reason: str) -> None:
-        now = time.time()
+        now, evaluation = time.time(), self.store.evaluation(candidate.key)
+        if self._is_trained(candidate):
+            for request in self._missing(candidate):
+                score = Score(
+                    name=request.name,
+                    status="failed",
+                    metrics={},
+                    about=asdict(request),
+                    count=0,
+                    details={},
+                    seconds=0.0,
+                    gpu_seconds=0.0,
+                    finished=now,
+                    job=ended.job,
+                    reason=reason,
+                )
+                evaluation.record_score(score)
+            return
         result = Result(
             key=candidate.key,
             status="failed",
@@ -192,8 +249,8 @@ class Jobs:
             job=ended.job,
             seed=0,
             fidelity=dict(candidate.fidelity),
-            attempts=self._attempts[candidate.key],
+            attempts=self._attempts[self._work(candidate)],
             reason=reason,
             parent=candidate.parent,
         )
-        self.store.evaluation(candidate.key).record(result)
+        evaluation.record(result)

@@ -1,6 +1,7 @@
 """The frozen base model, its tokenizer, and the LoRA adapters that go on it and off again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,19 @@ def _lora_config(model: PreTrainedModel, training: Training) -> LoraConfig:
         target_modules=list(targets) if isinstance(targets, tuple) else targets,
         bias="none",
     )
+
+
+@contextmanager
+def with_adapters(model: PreTrainedModel, folders: Mapping[str, Path]) -> Iterator[PeftModel]:
+    """Saved adapters on the base model, by name, in evaluation mode; taken off again at the end."""
+    (first, folder), *others = folders.items()
+    adapted = PeftModel.from_pretrained(model, folder, adapter_name=first)
+    try:
+        for name, other in others:
+            adapted.load_adapter(other, adapter_name=name)
+        yield adapted.eval()
+    finally:
+        detach(adapted)
 
 
 def detach(model: PeftModel) -> PreTrainedModel:

@@ -4,7 +4,7 @@ import argparse
 import fcntl
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bbo.experiment import Experiment, read_experiment
 from bbo.store import Store, write_json
 from blackbox.failure import failure_file, raise_failure, write_failure
 from blackbox.launch import SHARED_CORES
+from blackbox.scores.requests import Wanted
 
 
 class Preflight:
@@ -34,16 +35,30 @@ class Preflight:
             return {}
         return content if content.get("digest") == self.digest else {}
 
-    def base(self) -> dict[str, float] | None:
-        """Metrics of the untouched base model, once a job has scored it."""
-        base: dict[str, float] | None = self.read().get("base")
-        return base
+    def base(self) -> dict[str, float]:
+        """Metrics of the untouched base model, as far as jobs have found them."""
+        return self.read().get("base") or {}
 
-    def keep_base(self, file: Path) -> None:
-        """Take over the base score that a job wrote."""
-        if file.is_file():
-            self._update(lambda content: content | {"base": json.loads(file.read_text())})
-            file.unlink()
+    def base_scores(self) -> set[str]:
+        """Names of the scores among them."""
+        return set((self.read().get("base_scores") or {}).values())
+
+    def keep_base(self, file: Path, wanted: Mapping[str, Wanted] = {}) -> None:
+        """Take over what a job wrote about the base model: its metrics, and under `scores` those of each score."""
+        if not file.is_file():
+            return
+        metrics = json.loads(file.read_text())
+        scores = metrics.pop("scores", {})
+        found = {output: each for output, each in wanted.items() if each.request.name in scores}
+        metrics |= {output: each.value(scores[each.request.name]) for output, each in found.items()}
+        names = {output: each.request.name for output, each in found.items()}
+
+        def add(content: dict[str, Any]) -> dict[str, Any]:
+            base, known = content.get("base") or {}, content.get("base_scores") or {}
+            return content | {"base": base | metrics, "base_scores": known | names}
+
+        self._update(add)
+        file.unlink()
 
     def ensure(self, slots: Sequence[tuple[str, ...]]) -> None:
         """Check unless it was checked before; whoever comes second waits. Raises InputError with all that is wrong."""
@@ -69,7 +84,8 @@ class Preflight:
                 raise MachineError(f"the preflight ended with status {how.status}, see {log}")
         content = json.loads(report.read_text())
         report.unlink()
-        self._update(lambda old: {"digest": self.digest, "report": content, "base": old.get("base")})
+        known = ("base", "base_scores")
+        self._update(lambda old: {"digest": self.digest, "report": content, **{name: old.get(name) for name in known}})
 
     def _update(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         write_json(self.file, change(self.read()))

@@ -1,4 +1,4 @@
-"""The YAML's model, data and training sections, checked once at the door.
+"""The YAML's model, data, training and scores sections, checked once at the door.
 
 Imports neither torch nor transformers: `python -m blackbox` answers a cached block in well under a second.
 """
@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from bbo.errors import InputError
 from bbo.experiment import Experiment
 from blackbox.hyperparameters import Float, Int, Section, Training
+from blackbox.scores.settings import ScoresSettings
 
 __all__ = ["DataSettings", "ModelSettings", "Settings", "Source", "Training", "read_settings"]
 
@@ -98,14 +99,23 @@ class DataSettings(Section):
         return value
 
 
+SECTIONS: Mapping[str, type[Section]] = {
+    "model": ModelSettings,
+    "data": DataSettings,
+    "training": Training,
+    "scores": ScoresSettings,
+}
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The three sections of one experiment, and the folder that relative paths start from."""
+    """The four sections of one experiment, and the folder that relative paths start from."""
 
     base: Path
     model: ModelSettings
     data: DataSettings
     training: Training
+    scores: ScoresSettings
 
     def training_for(self, hyperparameters: Mapping[str, Any]) -> Training:
         """The training section with a point's values in it. Raises InputError for an unknown name or a bad value."""
@@ -126,10 +136,10 @@ def _sentence(item: Any) -> str:
 
 
 def read_settings(experiment: Experiment) -> Settings:
-    """Check the sections that training a language model needs. Raises InputError with file and line of every error."""
+    """Check the sections that training and scoring need. Raises InputError with file and line of every error."""
     problems: list[str] = []
     sections: list[Any] = []
-    for name, model in (("model", ModelSettings), ("data", DataSettings), ("training", Training)):
+    for name, model in SECTIONS.items():
         try:
             sections.append(experiment.section(name, model))
         except InputError as error:

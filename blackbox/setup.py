@@ -25,6 +25,8 @@ class Setup:
     accelerator: Accelerator
     base: Any
     data: Data
+    tokenizer: Any = None
+    """For the benchmarks."""
     time_limit: float | None = None
     """Seconds that an evaluation may take."""
     keep_state: bool = False
@@ -46,8 +48,9 @@ def load(experiment: Experiment) -> Setup:
     accelerator = start_accelerator()
     with accelerator.main_process_first():  # so that one process downloads
         folder = find_model(settings.model, settings.base)
-    data = load_data(settings.data, settings.base, load_tokenizer(folder))
-    setup = Setup(accelerator, load_model(folder, settings.model), data)
+    tokenizer = load_tokenizer(folder)
+    data = load_data(settings.data, settings.base, tokenizer)
+    setup = Setup(accelerator, load_model(folder, settings.model), data, tokenizer)
     if not setup.sharded:  # else each process gets its part only
         setup.base = setup.base.to(accelerator.device)
     gc.freeze()  # all this stays: later collections, one after each pack, need not look at it

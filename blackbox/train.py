@@ -1,5 +1,7 @@
 """Train and score a job: `accelerate launch -m blackbox.train JOB.json`, its points in packs over one base model.
 
+Each result is recorded as soon as its training is over; the benchmarks come after.
+
 What a point does wrong itself is recorded as its failed result; anything else ends the process, and `failure_file(JOB)`
 says why, since exit statuses do not survive `accelerate launch`.
 """
@@ -29,6 +31,7 @@ from blackbox.member import Member, finish, members_of, require_static
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
 from blackbox.pack import Pack
 from blackbox.planner import alike, evenly, most_members, shape_of
+from blackbox.scores.live import score_job
 from blackbox.settings import Training
 from blackbox.setup import Setup, load, share_of, trainings_of
 
@@ -86,7 +89,8 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
         Entry(item, training, Evaluation(Path(item["folder"])))
         for item, training in zip(job["evaluations"], trainings, strict=True)
     ]
-    phases = Phases(start=began - job["launched"], load=time.time() - began).shared(len(entries))
+    entries = [entry for entry in entries if not entry.item.get("trained")]
+    phases = Phases(start=began - job["launched"], load=time.time() - began).shared(max(1, len(entries)))
     base_score = None if job["base_score"] is None else Path(job["base_score"])
     for pack in _packs(setup, entries):
         for entry, ended in train_pack(setup.at(pack[0].item["fidelity"]), pack, base_score):
@@ -96,6 +100,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
             if not ended.shared and setup.accelerator.num_processes > 1:
                 os._exit(1)  # the others wait for us in a collective; torchrun ends them all when one process is gone
         base_score = None
+    score_job(setup, experiment, job)
     return setup
 
 

@@ -92,5 +92,4 @@ def _cost(evaluation: Evaluation, answer: Answer) -> tuple[float, float] | None:
     """Seconds and GPU-seconds of an evaluation; where this run stopped it early, up to there."""
     if answer.source not in ("trained", "store", "failed"):
         return None if answer.seconds is None else (answer.seconds, answer.gpu_seconds or 0.0)
-    result = evaluation.result()
-    return None if result is None else (result.seconds, result.gpu_seconds)
+    return evaluation.spent()

@@ -3,12 +3,14 @@
 An output that no training measures is a task: `mmlu`, `mmlu_anatomy`, `hellaswag.acc_norm`, `lm_eval:arc_easy`.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bbo.errors import InputError
 from bbo.experiment import Output
 from bbo.store import key_of
 from blackbox.scores.settings import HUMANEVAL, ScoresSettings, TaskSettings
@@ -40,6 +42,9 @@ class Request:
     """Its version, since the prompts are its."""
     scorer: int = SCORER
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subtasks", tuple(self.subtasks))  # a list where it comes out of a job file
+
     @property
     def digest(self) -> str:
         return key_of(asdict(self))
@@ -59,10 +64,11 @@ class Wanted:
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """Of a score's metrics: the one that is named, else the task's usual one, else the first."""
-        if self.metric is not None:
-            return metrics[self.metric]
         usual = METRICS.get(self.request.task.split("_")[0], "")
-        return metrics.get(usual, next(iter(metrics.values())))
+        metric = self.metric or (usual if usual in metrics else next(iter(metrics)))
+        if metric not in metrics:
+            raise InputError(f"outputs: {self.request.task} has no metric {metric}, it has {', '.join(metrics)}")
+        return metrics[metric]
 
 
 @dataclass(frozen=True)
@@ -77,14 +83,23 @@ class Scored:
     """What else is worth keeping: the metrics of subtasks, how many prompts were cut."""
 
 
+def is_task(output: str) -> bool:
+    """Whether an output may name a task."""
+    return re.fullmatch(rf"({PREFIX})?[A-Za-z][\w-]*(\.[\w@-]+)?", output) is not None
+
+
 def wanted(
-    outputs: Sequence[Output], measured: Sequence[str], settings: ScoresSettings, base: Path
+    outputs: Sequence[Output],
+    measured: Sequence[str],
+    settings: ScoresSettings,
+    base: Path,
+    of_file: Callable[[Path], str],
 ) -> dict[str, Wanted]:
-    """Of each output that is not among the measured ones, by its name."""
-    return {o.metric: _wanted(o.metric, settings, base) for o in outputs if o.metric not in measured}
+    """Of each output that is not among the measured ones, by its name. `of_file` hashes a file."""
+    return {o.metric: _wanted(o.metric, settings, base, of_file) for o in outputs if o.metric not in measured}
 
 
-def _wanted(output: str, settings: ScoresSettings, base: Path) -> Wanted:
+def _wanted(output: str, settings: ScoresSettings, base: Path, of_file: Callable[[Path], str]) -> Wanted:
     task, _, metric = output.removeprefix(PREFIX).partition(".")
     chosen = settings.tasks.get(task, TaskSettings())
     folder = folder_of(task, settings.folder(base))
@@ -96,7 +111,7 @@ def _wanted(output: str, settings: ScoresSettings, base: Path) -> Wanted:
         subtasks=chosen.subtasks,
         num_samples=chosen.num_samples,
         temperature=chosen.temperature,
-        data="hub" if folder is None else fingerprint(folder),
+        data="hub" if folder is None else fingerprint(folder, of_file),
         lm_eval=version("lm_eval"),
     )
     return Wanted(request, metric or None)

@@ -1,7 +1,9 @@
-"""A task's local files: `data_dir/TASK/SPLIT.jsonl`, or `data_dir/TASK/CONFIGURATION/SPLIT.jsonl` where it has several."""
+"""A task's local files: `data_dir/TASK/SPLIT.jsonl`, `data_dir/TASK/CONFIGURATION/SPLIT.jsonl` where it has several."""
 
-from hashlib import sha256
+from collections.abc import Callable
 from pathlib import Path
+
+from bbo.store import key_of
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 """Ending -> what `datasets` calls it."""
@@ -25,10 +27,7 @@ def files_of(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def fingerprint(folder: Path) -> str:
-    """Hash over names and contents of all data files below this folder."""
-    digest = sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in FORMATS:
-            digest.update(f"{file.relative_to(folder)}\n".encode() + sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+def fingerprint(folder: Path, of_file: Callable[[Path], str]) -> str:
+    """Hash over names and contents of all data files below this folder; `of_file` hashes one."""
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix in FORMATS]
+    return key_of({str(file.relative_to(folder)): of_file(file) for file in files})
