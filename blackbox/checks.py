@@ -112,7 +112,8 @@ def plan(experiment: Experiment) -> list[str]:
         command, _ = launch_command(Path("JOB.json"), processes, devices, experiment.accelerate)
         memory = estimate(settings, settings.training_for(experiment.space.decode(experiment.space.middle())))
         known = f"about {memory:.2g} GiB per process" if memory else "unknown until the model is on this machine"
-        lines = [f"launch: {' '.join(['accelerate launch', *command[3:]])}", f"memory: {known}"]
+        line = " ".join(["python", *command[1:]]).replace("python -m accelerate.commands.launch", "accelerate launch")
+        lines = [f"launch: {line}", f"memory: {known}"]
     lines.append(f"time: {_time(experiment)}")
     try:
         quick(experiment)

@@ -1,4 +1,4 @@
-"""The command line that starts a trainer under `accelerate launch`. Knows no torch."""
+"""The command line that starts a trainer: `accelerate launch`, or what it comes to for one process. Knows no torch."""
 
 import json
 import os
@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that spin while they wait take four times as long where other processes want the cores too."""
+
+
+ONE_PROCESS = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO"}
+"""What `accelerate launch` would set beside devices and threads. It loads torch itself to say so: a second or two."""
 
 
 def launch_command(
@@ -39,21 +43,22 @@ def launcher(
     InputError where it asks for what the trainer cannot honour.
     """
     environment = {"PYTHONPATH": _python_path(), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    threads = str(1 if gpus_of(devices) else max(1, len(devices) // processes))
+    if not gpus_of(devices):
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", **SHARED_CORES}
+    if processes == 1 and accelerate_config is None:
+        return [sys.executable, "-m"], {**environment, **ONE_PROCESS, "OMP_NUM_THREADS": threads}
     if accelerate_config is not None:
         check_accelerate_config(accelerate_config)
         options = ["--config_file", str(accelerate_config), "--num_processes", str(processes)]
     else:
         options = ["--num_processes", str(processes), "--num_machines", "1"]
         options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-        if processes > 1:
-            # --multi_gpu means one process per device also where the device is the CPU; port 0 is any free one, since
-            # several jobs may run side by side.
-            options += ["--multi_gpu", "--main_process_port", "0"]
-        elif not gpus_of(devices):
-            options += ["--cpu"]
+        # --multi_gpu means one process per device also where the device is the CPU; port 0 is any free one, since
+        # several jobs may run side by side.
+        options += ["--multi_gpu", "--main_process_port", "0"]
     if not gpus_of(devices):
-        options += ["--num_cpu_threads_per_process", str(max(1, len(devices) // processes))]
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", **SHARED_CORES}
+        options += ["--num_cpu_threads_per_process", threads]
     # The launcher's module instead of its script: the same program, from this very interpreter.
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*command, *options, "--module"], environment

@@ -1,6 +1,6 @@
 """The resident worker: one process that keeps base model, data and Accelerate loaded from job to job.
 
-`accelerate launch -m blackbox.worker SOCKET DEVICES IDLE`, started by blackbox/resident.py, is handed jobs through
+`python -m blackbox.worker SOCKET DEVICES IDLE`, started by blackbox/resident.py, is handed jobs through
 a Unix socket in an owner-only folder, as lines of JSON:
 
     -> {"job": FILE, "log": FILE}     with the open locks of the job's devices (SCM_RIGHTS)
@@ -160,7 +160,7 @@ def lifeline_of(connection: socket.socket, file: Path) -> Iterator[None]:
 
 
 def vanish(file: Path) -> None:
-    """End this process at once, whatever its other threads do; the launcher, which waits for it, ends in peace."""
+    """End this process at once, whatever its other threads do; a launcher, which waits for it, ends in peace."""
     file.unlink(missing_ok=True)
     os._exit(0)
 

@@ -119,7 +119,7 @@ def test_script_dry_run(script: Path, server: dict[str, str]) -> None:
     done = launch(script, server, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("X0: lora_rank 8 ")
-    assert "launch: accelerate launch --num_processes 1 " in done.stdout
+    assert "launch: python -m blackbox.train JOB.json" in done.stdout
     lacking = "mmlu" if script.stem == "bbo1" else f"no such file: {server['MIX']}/train.jsonl"
     assert re.search(rf"^not ready: .*{re.escape(lacking)}", done.stdout, re.MULTILINE)
 

@@ -15,7 +15,6 @@ from bbo.experiment import Experiment
 from bbo.store import Evaluation, Score, write_json
 from blackbox.model import with_adapters
 from blackbox.outcome import failed
-from blackbox.scores import harness, humaneval
 from blackbox.scores.requests import Request, Scored
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, read_settings
@@ -80,6 +79,8 @@ class _Scoring:
         self, model: PeftModel, request: Request, names: Names, batch_size: int
     ) -> dict[str | None, Scored | str]:
         """What a scorer found, or why it could not: together, else each alone, else row by row."""
+        from blackbox.scores import harness, humaneval  # noqa: PLC0415 - lm-eval takes seconds
+
         evaluate = humaneval.evaluate if request.task == HUMANEVAL else harness.evaluate
         scores = self.settings.scores.model_copy(update={"batch_size": batch_size})
         try:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from bbo.errors import InputError
+from blackbox import launch as launch_module
 from blackbox.launch import launch_command
 from tests.blackbox.conftest import results
 
@@ -130,9 +132,30 @@ def test_what_would_overrule_a_point_is_refused(
 def test_launch_lines(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
     line, environment = launch_command(job, 1, ("cpu0",), None)
-    assert line[1:3] == ["-m", "accelerate.commands.launch"] and line[-3:] == ["--module", "blackbox.train", str(job)]
-    assert "--cpu" in line and "--multi_gpu" not in line
+    assert line == [sys.executable, "-m", "blackbox.train", str(job)]
     assert environment["CUDA_VISIBLE_DEVICES"] == "" and environment["ACCELERATE_USE_CPU"] == "true"
     line, environment = launch_command(job, 4, ("0", "1", "2", "3"), None)
+    assert line[1:3] == ["-m", "accelerate.commands.launch"] and line[-3:] == ["--module", "blackbox.train", str(job)]
     assert "--multi_gpu" in line and line[line.index("--num_processes") + 1] == "4" and "--cpu" not in line
     assert "CUDA_VISIBLE_DEVICES" not in environment
+
+
+@pytest.mark.parametrize("devices", [("cpu0",), ("cpu0", "cpu1", "cpu2"), ("0",)], ids=",".join)
+def test_one_process_starts_as_accelerate_launch_would_start_it(devices: tuple[str, ...], tmp_path: Path) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser  # noqa: PLC0415 - heavy
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env  # noqa: PLC0415 - heavy
+
+    words = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    on_cpu = devices[0].startswith("cpu")
+    words += ["--num_cpu_threads_per_process", str(len(devices) if on_cpu else 1), *(["--cpu"] if on_cpu else [])]
+    parsed = launch_command_parser().parse_args([*words, "--module", "blackbox.train", "job.json"])
+    parsed, *_ = _validate_launch_command(parsed)
+    theirs, their_environment = prepare_simple_launcher_cmd_env(parsed)
+    ours, environment = launch_command(Path("job.json"), 1, devices, None)
+    assert ours == theirs
+    set_by_them = {name: value for name, value in their_environment.items() if os.environ.get(name) != value}
+    for name in [*launch_module.ONE_PROCESS, "OMP_NUM_THREADS", "ACCELERATE_USE_CPU"]:
+        assert environment.get(name, "False").lower() == set_by_them[name].lower(), name
+    # What dynamo is not asked for, and Intel's OpenMP, which torch's builds do not use.
+    others = set_by_them.keys() - environment.keys() - {"ACCELERATE_USE_CPU"}
+    assert all(name.startswith(("ACCELERATE_DYNAMO_", "KMP_")) for name in others), others
