@@ -125,11 +125,11 @@ def unchanged(model: PeftModel) -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """No bars, prints or notes of lm-eval's; and its templates are compiled once, not for every question."""
-    logger, environment = logging.getLogger("lm_eval"), lm_eval.utils.env
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    environment = lm_eval.utils.env
     with ExitStack() as stack:
-        stack.callback(logger.setLevel, level)
+        for logger in map(logging.getLogger, ("lm_eval", "transformers", "datasets")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
         stack.enter_context(redirect_stdout(io.StringIO()))
         stack.enter_context(redirect_stderr(io.StringIO()))
         stack.enter_context(patch.object(environment, "from_string", lru_cache(4096)(environment.from_string)))

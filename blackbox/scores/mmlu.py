@@ -181,14 +181,14 @@ class SharedLM(HFLM):  # type: ignore[misc]
         for first in range(0, len(self.names), size):
             names = self.names[first : first + size]
             cache = DynamicCache()
-            self._last_logits([prompts[0].tokens[:start]] * len(names), names, cache, 0)
+            self._last_logits([prompts[0].tokens[:start]] * len(names), names, cache)
             cache.layers = [Beginning(layer) for layer in cache.layers]
             step = size // len(names)
             for number in range(0, len(prompts), step):
                 some = prompts[number : number + step]
                 rows = [prompt.tokens[start:] for prompt in some for _ in names]
-                self._note(some, names, self._last_logits(rows, names * len(some), cache, start))
-                # The last row of a batch has the most padding before it.
+                self._note(some, names, self._last_logits(rows, names * len(some), cache))
+                # The last row of a batch has the most padding.
                 if not number and not self._checked and not self._agrees(some[-1], names):
                     self._trusted = False
                     return False
@@ -203,28 +203,26 @@ class SharedLM(HFLM):  # type: ignore[misc]
             for (answer, token), value in zip(prompt.answers.items(), found, strict=True):
                 self._answers[name][prompt.context, answer] = (value, token == likeliest[row])
 
-    def _last_logits(
-        self, rows: Sequence[list[int]], names: Sequence[str | None], cache: DynamicCache, start: int
-    ) -> Tensor:
-        """(rows, vocabulary) at each row's last position; the rows go on from `start` positions in the cache."""
+    def _last_logits(self, rows: Sequence[list[int]], names: Sequence[str | None], cache: DynamicCache) -> Tensor:
+        """(rows, vocabulary) at each row's last position; the rows go on from what is in the cache.
+
+        Padding stands behind a row, where a causal model does not see it and every distance is right.
+        """
         length = max(len(row) for row in rows)
-        pads = torch.tensor([length - len(row) for row in rows], device=self.device)[:, None]
-        inputs = torch.tensor([[0] * (length - len(row)) + row for row in rows], device=self.device)
-        columns = torch.arange(-start, length, device=self.device)[None]
-        more: dict[str, Any] = {"attention_mask": ((columns < 0) | (columns >= pads)).long()}
-        if "position_ids" in self._takes:
-            more["position_ids"] = (columns[:, start:] + start - pads).clamp(min=0)
-        if "logits_to_keep" in self._takes:
-            more["logits_to_keep"] = 1
+        inputs = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=self.device)
+        last = [len(row) - 1 for row in rows]
+        kept = sorted(set(last)) if "logits_to_keep" in self._takes else list(range(length))
+        more: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
+        if len(kept) < length:
+            more["logits_to_keep"] = torch.tensor(kept, device=self.device)
         self.tokens += inputs.numel()
         if len(self.names) > 1:
-            more["adapter_names"] = [name or BASE for name in names]
             with torch.no_grad():
-                output = self.model(input_ids=inputs, past_key_values=cache, use_cache=True, **more)
+                output = self.model(input_ids=inputs, adapter_names=[name or BASE for name in names], **more)
         else:
             with torch.no_grad(), active(self.model, self.name):
-                output = self.model(input_ids=inputs, past_key_values=cache, use_cache=True, **more)
-        logits: Tensor = output.logits[:, -1]
+                output = self.model(input_ids=inputs, **more)
+        logits: Tensor = output.logits[range(len(rows)), [kept.index(position) for position in last]]
         return logits
 
     def _agrees(self, prompt: Prompt, names: Sequence[str | None]) -> bool:
