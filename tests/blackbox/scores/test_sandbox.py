@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,14 +52,16 @@ def all_refused(program: str) -> int:
     return len(lines)
 
 
-def strays() -> list[str]:
-    """Processes of any sandbox that this process started."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "/program.py" in line or str(sandbox.CONFINE) in line:
-            found.append(line)
-    return found
+def below(pid: int) -> set[psutil.Process]:
+    """The processes that this one started, and so on."""
+    return set(psutil.Process(pid).children(recursive=True))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @shut_in
@@ -134,8 +137,15 @@ tell("daemon", lambda: os.fork() or os.setsid())
     ],
 )
 def test_a_bomb_is_bounded_and_leaves_nothing(program: str) -> None:
-    assert run(program, Limits(cpu=1, wall=20)).timed_out
-    assert strays() == []
+    seen = below(os.getpid())
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(run, program, Limits(cpu=1, wall=20))
+        while not asked.done():
+            seen |= below(os.getpid())
+            time.sleep(0.02)
+    assert asked.result().timed_out
+    assert len(seen) == 3
+    assert not any(process.is_running() for process in seen)
 
 
 @shut_in
@@ -404,20 +414,23 @@ def test_nothing_outlives_the_one_who_asked() -> None:
     program = f"{LIBC}import time\nlibc.prctl(1, 0)\nlibc.prctl(15, b'hidden')\ntime.sleep(600)"
     code = f"from blackbox.scores.sandbox import *; run({program!r}, Limits(wall=600))"
     with subprocess.Popen([sys.executable, "-c", code]) as asking:
-        wait_for(lambda: any("/program.py" in line for line in strays()))
+        wait_for(lambda: any(process.name() == "hidden" for process in below(asking.pid)))
+        started = below(asking.pid)
         asking.kill()
-    wait_for(lambda: not strays())
+    assert len(started) == 3
+    wait_for(lambda: not any(process.is_running() for process in started))
 
 
 @shut_in
 def test_a_killed_watch_is_the_machines_fault() -> None:
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(run, "import time; time.sleep(600)", Limits(wall=600))
-        wait_for(lambda: any("/program.py" in line for line in strays()))
-        next(p for p in psutil.Process().children() if str(sandbox.CONFINE) in p.cmdline()).kill()
+        wait_for(lambda: len(below(os.getpid())) == 3)
+        started = below(os.getpid())
+        psutil.Process().children()[0].kill()
         with pytest.raises(MachineError, match="the sandbox broke down"):
             asked.result()
-    wait_for(lambda: not strays())
+    wait_for(lambda: not any(process.is_running() for process in started))
 
 
 @shut_in
@@ -500,10 +513,3 @@ def test_the_numbers_are_the_kernels(column: int, header: str) -> None:
     ours["pivot_root"] = tuple(seccomp.PIVOT_ROOT.values())
     for name, numbers in ours.items():
         assert known.get(name) == (None if numbers[column] is None else str(numbers[column])), name
-
-
-def wait_for(condition: object, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
