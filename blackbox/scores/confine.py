@@ -146,6 +146,9 @@ def build(spec: dict[str, Any]) -> None:
     """A root with the interpreter, read-only, and an empty folder of limited size; the old one is gone afterwards."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("sandbox", ROOT, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    os.mkdir(ROOT + "/tmp")
+    # Before the others: the interpreter may stand in a /tmp.
+    mount("sandbox", ROOT + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"mode=1777,{spec['folder']}")
     for target, link in spec["links"].items():
         os.makedirs(os.path.dirname(ROOT + target), exist_ok=True)
         os.symlink(link, ROOT + target)
@@ -160,8 +163,6 @@ def build(spec: dict[str, Any]) -> None:
         restrict(ROOT + target, MS_RDONLY | MS_NOSUID | (MS_NOEXEC if device else MS_NODEV), AT_RECURSIVE)
     for target in spec["hidden"]:
         mount("sandbox", ROOT + target, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV)
-    os.mkdir(ROOT + "/tmp")
-    mount("sandbox", ROOT + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"mode=1777,{spec['folder']}")
     write(ROOT + "/program.py", spec["program"])
     restrict(ROOT, MS_RDONLY)
     os.chdir(ROOT)

@@ -227,7 +227,7 @@ def available() -> str | None:
             verdict = run(probe, Limits(cpu=30, wall=60))
         except MachineError as error:
             return str(error)
-        got = verdict.output.strip()
+        got = verdict.output.partition("\n")[0]
         if verdict.status != 0 or got != "sealed":
             return f"a program that was shut in could still: {got or f'status {verdict.status}'}"
         if wrote := [place for place in folders if os.path.lexists(f"{place}/{mark}")]:
