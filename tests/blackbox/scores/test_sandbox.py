@@ -84,7 +84,7 @@ def test_the_packages_are_there() -> None:
 @shut_in
 @pytest.mark.parametrize("program", ["while True: pass", "10 ** 10 ** 9"])
 def test_an_endless_computation_ends(program: str) -> None:
-    verdict = run(program, Limits(cpu=1, wall=30))
+    verdict = run(program, Limits(cpu=1, wall=60))
     assert (verdict.timed_out, verdict.status) == (True, -signal.SIGXCPU)
     assert 0.5 < verdict.cpu < 1.5
 
@@ -92,7 +92,7 @@ def test_an_endless_computation_ends(program: str) -> None:
 @shut_in
 def test_an_endless_computation_that_ignores_its_end_ends() -> None:
     verdict = run(
-        "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", Limits(cpu=1, wall=30)
+        "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", Limits(cpu=1, wall=60)
     )
     assert (verdict.timed_out, verdict.status) == (True, -signal.SIGKILL)
 
@@ -140,7 +140,7 @@ def test_a_bomb_is_bounded_and_leaves_nothing(program: str) -> None:
     before = below(os.getpid())
     seen: set[psutil.Process] = set()
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(run, program, Limits(cpu=1, wall=20))
+        asked = pool.submit(run, program, Limits(cpu=1, wall=60))
         while not asked.done():
             seen |= below(os.getpid()) - before
             time.sleep(0.02)
@@ -347,11 +347,11 @@ tell("descriptors", descriptors)
 @shut_in
 def test_a_flood_of_output_keeps_its_end() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    flood = "import sys\nfor _ in range(100): sys.stdout.write('x' * 10**6)\nprint('end')"
+    flood = "import sys\nfor _ in range(50): sys.stdout.write('x' * 10**6)\nprint('end')"
     verdict = run(flood, Limits(output=1000, wall=60, cpu=20))
     assert (verdict.status, len(verdict.output), verdict.output[-5:]) == (0, 1000, "xend\n")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # kilobytes
-    assert run("import os\nwhile True: os.write(2, b'x' * 10**6)", Limits(cpu=1, wall=30)).timed_out
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 25 << 10  # kilobytes
+    assert run("import os\nwhile True: os.write(2, b'x' * 10**6)", Limits(wall=0.5)).timed_out
 
 
 @shut_in
