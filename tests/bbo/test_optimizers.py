@@ -179,7 +179,7 @@ def test_settings_are_typed_and_have_defaults(name: str) -> None:
         TypeAdapter(kind).validate_python(default, strict=True)
 
 
-@pytest.mark.parametrize("module", ["samplers", "designs", "nomad", "soo", "bamsoo", "pbt"])
+@pytest.mark.parametrize("module", ["study", "samplers", "designs", "nomad", "soo", "bamsoo", "pbt"])
 def test_optimizers_never_print_or_write(module: str) -> None:
     file = Path(ROOT / "bbo/optimizers" / f"{module}.py")
     if not file.is_file():
