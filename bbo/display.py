@@ -106,10 +106,14 @@ class Display(Watch):
 
     def _best(self) -> str:
         """The best objective so far, or how many are on the front."""
-        if len(self.experiment.objectives) > 1:
-            return f"front {len(self._front) or '-'}"
+        several = len(self.experiment.objectives) > 1
+        if not self._front:
+            bounded = any(output.kind == "PB" for output in self.experiment.outputs)
+            return f"{'front' if several else 'best'} {'none feasible yet' if bounded else '-'}"
+        if several:
+            return f"front {len(self._front)}"
         output = self.experiment.outputs[self.experiment.objective]
-        return "best " + next((f"{output.sign * rank[1]:.5g}" for rank in self._front.values()), "-")
+        return "best " + next(spelt(output.sign * rank[1]) for rank in self._front.values())
 
     def _status(self, log: RunLog) -> Text:
         elapsed = time.monotonic() - self._started
@@ -145,14 +149,19 @@ def scores(experiment: Experiment, answer: Answer, digits: int = 5) -> str:
     outputs = [experiment.outputs[index] for index in experiment.objectives]
     if answer.source == "failed":
         return f"{outputs[0].metric} failed"
-    return "  ".join(f"{o.metric} {o.sign * value:.{digits}g}" for o, value in zip(outputs, told, strict=True))
+    return "  ".join(f"{o.metric} {spelt(o.sign * value, digits)}" for o, value in zip(outputs, told, strict=True))
+
+
+def spelt(value: float, digits: int = 5) -> str:
+    """A number to so many digits, a whole one (of parameters, say) with all of them."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def violated(experiment: Experiment, answer: Answer) -> str:
     """The constraints that do not hold and by how much; nothing where all do, or nothing is known."""
     values = answer.values if answer.source in ("trained", "store") and answer.values else ()
     pairs = zip(experiment.outputs, values, strict=False)
-    return "".join(f"  ({o.condition} violated by {v:.5g})" for o, v in pairs if o.kind == "PB" and v > 0)
+    return "".join(f"  ({o.condition} violated by {spelt(v)})" for o, v in pairs if o.kind == "PB" and v > 0)
 
 
 def describe(hyperparameters: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bbo.display import beside, clock, describe, scores, violated
+from bbo.display import beside, clock, describe, scores, spelt, violated
 from bbo.experiment import Experiment
 from bbo.front import front_of, least_violating, told
 from bbo.lineage import schedule
@@ -82,7 +82,7 @@ def _front(experiment: Experiment, best: Sequence[tuple[Ask, Answer]]) -> Iterat
 def _constraints(experiment: Experiment, answer: Answer) -> str:
     """What is under constraint, as it was measured."""
     pairs = zip(experiment.outputs, answer.values or (), strict=True)
-    return "  ".join(f"{o.condition}: {o.sign * v + o.bound:.6g}" for o, v in pairs if o.kind == "PB")
+    return "  ".join(f"{o.condition}: {spelt(o.sign * v + o.bound, 6)}" for o, v in pairs if o.kind == "PB")
 
 
 def _none(experiment: Experiment, log: RunLog) -> str:
