@@ -71,7 +71,7 @@ class Layout:
     members: tuple[Span, ...]
     """Each member's tokens."""
     learnt: Tensor
-    """(labels,) the tokens from which a labelled token is predicted."""
+    """(labels,) the tokens from which a label is predicted."""
     targets: Tensor
     """(labels,) what they should predict."""
     labels: tuple[Span, ...]
@@ -161,11 +161,11 @@ def lay_out(
         spans = tuple(pairwise(accumulate((longest * len(mine) for mine in tokens), initial=0)))
         begins = [list(range(first, end, longest)) for first, end in spans]
     learnt = [
-        [at + place for at, row in zip(begins_, mine, strict=False) for place in _learnt(row)]
+        [at + place for at, row in zip(begins_, mine, strict=False) for place in row.learnt]
         for begins_, mine in zip(begins, rows, strict=True)
     ]
     last = [_aligned(mine, span) for mine, span in zip(learnt, spans, strict=True)]
-    targets = [token for mine in rows for row in mine for token in row.tokens[row.first :]]
+    targets = [token for mine in rows for row in mine for token in row.targets]
     return Layout(
         ids.to(device),
         tuple(laid),
@@ -176,11 +176,6 @@ def lay_out(
         _join(last, device),
         tuple(pairwise([0, *accumulate(map(len, last))])),
     )
-
-
-def _learnt(row: Example) -> range:
-    """From where in a row its labelled tokens are predicted."""
-    return range(row.first - 1, len(row.tokens) - 1)
 
 
 def _grouped(rows: Sequence[Example]) -> tuple[list[Example], Groups]:
