@@ -1,8 +1,9 @@
 """Rows of text with the number of their class: read, checked, split without a group on both sides, tokenized."""
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,7 @@ Pair = tuple[list[LabelledText], list[LabelledText]]
 
 def load_data(settings: ClassificationSettings, base: Path, tokenizer: Any) -> Data:
     """Read, check, split and tokenize. Raises InputError about anything in the user's files that cannot be used."""
-    train, valid = read_sides(settings, base)
-    return Data(*(tokenize(side, tokenizer, settings.max_length) for side in (train, valid)), dropped=0)
+    return _data(read_sides(settings, base), tokenizer, settings.max_length)
 
 
 def examine(settings: ClassificationSettings, base: Path, tokenizer: Any) -> tuple[Data, dict[str, Any]]:
@@ -76,8 +76,7 @@ def examine(settings: ClassificationSettings, base: Path, tokenizer: Any) -> tup
     ]
     if sentences and not settings.allow_leak:
         raise InputError(*sentences)
-    sides = [tokenize(side, tokenizer, settings.max_length) for side in (train, valid)]
-    return Data(*sides, dropped=0), {
+    return _data((train, valid), tokenizer, settings.max_length), {
         "train_rows": len(train),
         "valid_rows": len(valid),
         "rows_of_each_class": {"train": _classes(train, settings), "valid": _classes(valid, settings)},
@@ -110,12 +109,6 @@ def read_texts(source: Source, settings: ClassificationSettings, base: Path, pla
     return texts
 
 
-def tokenize(rows: Iterable[LabelledText], tokenizer: Any, max_length: int) -> list[Labelled]:
-    rows = list(rows)
-    tokens = text_tokens([row.text for row in rows], tokenizer, max_length)
-    return [Labelled(tuple(mine), len(mine), row.label) for mine, row in zip(tokens, rows, strict=True)]
-
-
 def text_tokens(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:
     """What the tokenizer makes of each text, its special tokens included, cut to `max_length`.
 
@@ -135,13 +128,20 @@ def padding_token(tokenizer: Any) -> int:
     return next(token for token in known if token is not None)
 
 
-def constant_answer(examples: Sequence[Example]) -> dict[str, float]:
+def constant_answer(examples: Sequence[Example]) -> tuple[float, Mapping[str, float]]:
     """Log loss and accuracy of the best answer that is the same for every row: the frequencies of the classes."""
-    from math import log  # noqa: PLC0415
-
     counts = Counter(target for example in examples for target in example.targets)
     shares = [count / len(examples) for count in counts.values()]
-    return {"eval_loss": -sum(share * log(share) for share in shares), "accuracy": max(shares)}
+    return -sum(share * math.log(share) for share in shares), {"accuracy": max(shares)}
+
+
+def _data(sides: Pair, tokenizer: Any, max_length: int) -> Data:
+    made: list[list[Example]] = []
+    for rows in sides:
+        tokens = text_tokens([row.text for row in rows], tokenizer, max_length)
+        made.append([Labelled(tuple(mine), len(mine), row.label) for mine, row in zip(tokens, rows, strict=True)])
+    train, valid = made
+    return Data(train, valid, dropped=0)
 
 
 def _labelled(source: Source, settings: ClassificationSettings, base: Path, place: str) -> list[LabelledText]:
@@ -176,8 +176,8 @@ def _labelled(source: Source, settings: ClassificationSettings, base: Path, plac
 
 def _rows(
     source: Source, settings: ClassificationSettings, base: Path, place: str, columns: Sequence[str]
-) -> list[Row]:
-    rows: list[Row] = read_rows(source, base, place, keep_empty=True)
+) -> Sequence[Row]:
+    rows: Sequence[Row] = read_rows(source, base, place, keep_empty=True)
     missing = [column for column in dict.fromkeys(columns) if column not in rows[0]]
     if missing:
         there = ", ".join(map(repr, rows[0]))

@@ -94,12 +94,17 @@ class Layout:
         return (torch.arange(len(behind)) + behind).to(self.ids.device)[None]
 
     @cached_property
+    def mask(self) -> Tensor:
+        """(rows, longest) 1 for what is no padding, for models that see a row from both sides."""
+        return (torch.arange(self.ids.shape[1]) < torch.tensor(self.lengths)[:, None]).long().to(self.ids.device)
+
+    @cached_property
     def real(self) -> tuple[Tensor | None, ...]:
         """Which of each member's tokens are no padding; None: all."""
         if len(self.ids) == 1:
             return (None,) * len(self.members)
-        real = (torch.arange(self.ids.shape[1]) < torch.tensor(self.lengths)[:, None]).flatten()
-        return tuple(real[first:end].nonzero()[:, 0].to(self.ids.device) for first, end in self.members)
+        real = self.mask.flatten()
+        return tuple(real[first:end].nonzero()[:, 0] for first, end in self.members)
 
     @cached_property
     def bounds(self) -> Tensor:

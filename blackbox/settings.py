@@ -128,7 +128,9 @@ class ClassificationSettings(Sides):
     @model_validator(mode="after")
     def _template_has_the_columns(self) -> "ClassificationSettings":
         if self.template is not None and set(PLACEHOLDER.findall(self.template)) != set(self.text):
-            raise ValueError(f"template must have each of text's columns in braces and no other: {', '.join(self.text)}")
+            raise ValueError(
+                f"template must have each of text's columns in braces and no other: {', '.join(self.text)}"
+            )
         return self
 
 
@@ -184,4 +186,4 @@ def read_settings(experiment: Experiment) -> Settings:
             problems += error.messages
     if problems:
         raise InputError(*problems)
-    return Settings(experiment.base, *sections, task=experiment.task)
+    return Settings(experiment.base, *sections, experiment.task)
