@@ -33,7 +33,7 @@ def is_classifier(model: Any) -> bool:
 
 def modules_to_save(model: Any) -> list[str]:
     """What PEFT is to train whole beside the head: all else that has no weights in the checkpoint, as BERT's pooler."""
-    return sorted(name for name in model.fresh_modules if not name.endswith(NAMES))
+    return sorted(name for name in model.fresh_modules if not set(name.split(".")) & set(NAMES))
 
 
 def wrappers(adapted: Module) -> dict[str, ModulesToSaveWrapper]:
@@ -49,7 +49,8 @@ def draw(model: Any, adapted: PeftModel, name: str) -> None:
     for place, wrapper in wrappers(adapted).items():
         head = copy.deepcopy(wrapper.original_module).float()
         device = next(head.parameters()).device
-        if any(part in place for part in model.fresh_modules):
+        own = place.removeprefix("base_model.model.")
+        if any(f"{part}.".startswith(f"{own}.") for part in model.fresh_modules):
             head = head.cpu()
             for parameter in head.parameters():
                 parameter._is_hf_initialized = False  # else transformers lets it be

@@ -84,7 +84,7 @@ class Pack:
 
         `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
         """
-        self._learnt, self._last = layout.learnt, layout.last
+        self._learnt, self._last, self._rows = layout.learnt, layout.last, len(layout.lengths)
         none: Sequence[Tensor | None] = [None] * len(names)
         self._all_spans = self._spans = list(zip(names, layout.members, layout.real, strict=False))
         self._label_spans = list(zip(names, layout.labels, none, strict=False))
@@ -117,7 +117,9 @@ class Pack:
         """What a LoRA layer computes: the base layer's product, and to it added each member's own on its rows."""
         result: Tensor = layer.base_layer(x)
         products, weights = [], []
-        for name, span, real in self._spans:
+        # Behind a classifier's pooler there is one vector for a row, as there is one label.
+        pooled = self.heads and x.dim() == 2 and len(x) == self._rows
+        for name, span, real in self._label_spans if pooled else self._spans:
             if name in layer.lora_A:
                 rate = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
                 scaling = layer.scaling[name] * (1 / (1 - rate) if rate < 1 else 0)

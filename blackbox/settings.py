@@ -178,12 +178,12 @@ def _sentence(item: Any) -> str:
 def read_settings(experiment: Experiment) -> Settings:
     """Check the sections that training and scoring need. Raises InputError with file and line of every error."""
     problems: list[str] = []
-    sections: list[Any] = []
+    sections: dict[str, Any] = {}
     for name, model in SECTIONS.items():
         try:
-            sections.append(experiment.section(name, DATA[experiment.task] if name == "data" else model))
+            sections[name] = experiment.section(name, DATA[experiment.task] if name == "data" else model)
         except InputError as error:
             problems += error.messages
     if problems:
         raise InputError(*problems)
-    return Settings(experiment.base, *sections, experiment.task)
+    return Settings(experiment.base, task=experiment.task, **sections)
