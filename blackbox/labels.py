@@ -163,7 +163,7 @@ def _labelled(source: Source, settings: ClassificationSettings, base: Path, plac
                                    f"{settings.num_labels}), it is not {here}"),
             _empty(texts, settings, source),
             _wrong([n for n, group in enumerate(groups, 1) if group is not None and not group.strip()], {},
-                   f"{settings.group} is empty {here}"),
+                   f"nothing in {settings.group} of {source.path}"),
         ],
         place,
     )  # fmt: skip
@@ -216,8 +216,8 @@ def _integer(value: Any) -> int | None:
 
 
 def _empty(texts: Sequence[str], settings: ClassificationSettings, source: Source) -> str | None:
-    columns = " and ".join(settings.text)
-    return _wrong([n for n, text in enumerate(texts, 1) if not text], {}, f"{columns} is empty in {source.path}")
+    rule = f"no text in {', '.join(settings.text)} of {source.path}"
+    return _wrong([n for n, text in enumerate(texts, 1) if not text], {}, rule)
 
 
 def _wrong(rows: list[int], values: Mapping[int, Any], rule: str) -> str | None:

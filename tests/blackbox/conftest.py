@@ -160,7 +160,7 @@ def write_csv(path: Path, count: int, first: int = 0) -> Path:
 
 @pytest.fixture
 def classifier(tmp_path: Path, small_model: Path) -> Callable[..., Path]:
-    """Write experiment.yaml over 40 training and 12 validation rows of 3 classes: classifier(learning_rate=0.1, ...)."""
+    """Write experiment.yaml over 40 training and 12 validation rows of 3 classes: classifier(seed=1, ...)."""
 
     def write(data: dict[str, Any] | None = None, sections: dict[str, Any] | None = None, **training: Any) -> Path:
         write_csv(tmp_path / "train.csv", 40)
