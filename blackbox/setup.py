@@ -47,15 +47,17 @@ class Setup:
 def load(experiment: Experiment) -> Setup:
     """Start Accelerate, load base model and data. Raises InputError."""
     settings = read_settings(experiment)
+    quantized = settings.model.quantization is not None
     accelerator = start_accelerator()
+    if accelerator.distributed_type == DistributedType.FSDP and (quantized or settings.task == "classification"):
+        what = "model.quantization: FSDP cannot shard 4-bit weights" if quantized else "task: FSDP shards no classifier"
+        raise InputError(f"{what}: leave it out of accelerate's configuration, DDP is offered")
     with accelerator.main_process_first():  # so that one process downloads
         folder = find_model(settings.model, settings.base)
     tokenizer = load_tokenizer(folder)
     data = data_for(settings, tokenizer)
-    if settings.model.quantization and accelerator.distributed_type == DistributedType.FSDP:
-        raise InputError("model.quantization: FSDP cannot shard 4-bit weights: leave one of them out")
     setup = Setup(accelerator, load_for(settings, folder, tokenizer), data, tokenizer)
-    if not setup.sharded and not settings.model.quantization:  # else each process gets its part only, or has it
+    if not setup.sharded and not quantized:  # else each process gets its part only, or has it
         setup.base = setup.base.to(accelerator.device)
     gc.freeze()  # all this stays: later collections, one after each pack, need not look at it
     return setup

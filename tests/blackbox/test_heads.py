@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, log_loss
@@ -35,6 +38,7 @@ from blackbox.pack import Pack
 from blackbox.settings import ModelSettings, Training, read_settings
 from blackbox.setup import Setup, load
 from tests.blackbox.conftest import results
+from tests.blackbox.test_ddp import launch
 from tests.blackbox.test_pack import KINDS as CAUSAL
 from tests.blackbox.test_pack import targets
 
@@ -415,3 +419,30 @@ def test_nf4_needs_a_gpu_and_bitsandbytes(small_model: Path, monkeypatch: pytest
     assert heard["load_in_4bit"] and heard["bnb_4bit_quant_type"] == "nf4" and heard["bnb_4bit_use_double_quant"]
     assert heard["bnb_4bit_compute_dtype"] == "bfloat16" and heard["device_map"] == {"": 1}
     assert {"score", "classifier", "lm_head"} <= set(heard["llm_int8_skip_modules"])
+
+
+def test_two_processes_leave_a_classifiers_result_unchanged(
+    tmp_path: Path, classifier: Callable[..., Path], write_job: Callable[..., Path], model_of: Callable[[str], Path]
+) -> None:
+    """12 validation rows in passes of 5: the second process has a pass without rows in the last one."""
+    sections = {"model": {"path": str(model_of("bert"))}}
+    cut = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "per_device_eval_batch_size": 5}
+    file = classifier(sections=sections, target_modules="all-linear", global_batch_size=12, **cut)
+    one, two = write_job(file, {"lora_rank": 4}, name="one"), write_job(file, {"lora_rank": 4}, name="two")
+    content = yaml.safe_load(file.read_text())
+    del content["training"]["gradient_accumulation_steps"]
+    file.write_text(yaml.safe_dump(content))
+    train.run(one)
+    done = launch(two, 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (alone,), (shared,) = results(one), results(two)
+    assert shared.status == "ok", shared.reason
+    for name in ("eval_loss", "train_loss", "accuracy"):
+        assert shared.metrics[name] == pytest.approx(alone.metrics[name], abs=1e-5)
+
+
+def test_fsdp_is_refused(classifier: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    sharding = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    monkeypatch.setattr("blackbox.setup.start_accelerator", lambda: sharding)
+    with pytest.raises(InputError, match=r"^task: FSDP shards no classifier: .*, DDP is offered$"):
+        load(read_experiment(classifier()))
