@@ -44,6 +44,8 @@ from tests.blackbox.test_pack import targets
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
+Write = Callable[..., Path]
+
 CPU = torch.device("cpu")
 CLASSES = 3
 
@@ -343,17 +345,21 @@ def test_the_base_score_is_the_best_constant_answer(
     assert result.metrics["trainable_parameters"] == lora + 3 * 32, "adapter and head"
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
 def test_a_killed_training_goes_on_with_its_head(
-    tmp_path: Path, classifier: Callable[..., Path], write_job: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    epoch: int, tmp_path: Path, classifier: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where nothing was left to train: what the last validation measured is in its state."""
     file, point = classifier(num_train_epochs=3), {"lora_rank": 2, "lora_dropout": 0.2}
     whole, killed = write_job(file, point, name="whole"), write_job(file, point, name="killed")
+    killed.write_text(json.dumps(json.loads(killed.read_text()) | {"keep_state": True}))
     train.run(whole)
     begin, capture = train._begin, train.state.capture
 
     def dies(setup: Any, member: Any) -> None:
         capture(setup, member)
-        raise KeyboardInterrupt
+        if member.epoch == epoch:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(train.state, "capture", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -362,9 +368,10 @@ def test_a_killed_training_goes_on_with_its_head(
     resumed = []
     monkeypatch.setattr(train, "_begin", lambda *a: (begin(*a), resumed.append(a[3].counts.steps)))
     train.run(killed)
-    assert resumed == [5]
+    assert resumed == [5 * epoch]
     first, second = (Trained(tmp_path / name / f"{name}0") for name in ("whole", "killed"))
     assert first.losses == second.losses
+    assert first.result.metrics["accuracy"] == second.result.metrics["accuracy"]
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
 
 
