@@ -118,13 +118,13 @@ def _scored(experiment: Experiment, adapters: Sequence[Path]) -> list[float]:
     from peft import PeftModel  # noqa: PLC0415 - heavy
 
     from benchmarks import peer  # noqa: PLC0415 - heavy
-    from blackbox.data import load_data  # noqa: PLC0415 - heavy
     from blackbox.model import find_model, load_model, load_tokenizer  # noqa: PLC0415 - heavy
     from blackbox.settings import read_settings  # noqa: PLC0415
+    from blackbox.setup import data_for  # noqa: PLC0415 - heavy
 
     settings = read_settings(experiment)
     model = find_model(settings.model, settings.base)
-    valid = load_data(settings.data, settings.base, load_tokenizer(model)).valid
+    valid = data_for(settings, load_tokenizer(model)).valid
     tuned = (PeftModel.from_pretrained(load_model(model, settings.model), adapter) for adapter in adapters)
     return [peer.token_loss(each, valid, settings.training.per_device_eval_batch_size) for each in tuned]
 

@@ -18,10 +18,11 @@ from torch.utils.data import Sampler
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
 from bbo.experiment import read_experiment
-from blackbox.data import Example, load_data
+from blackbox.data import Example
 from blackbox.hyperparameters import Training
 from blackbox.model import find_model, load_model, load_tokenizer
 from blackbox.settings import read_settings
+from blackbox.setup import data_for
 
 SAME = (
     "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "lr_scheduler_type",
@@ -137,7 +138,7 @@ def main(words: Sequence[str] | None = None) -> None:
     training = settings.training_for(options.hyperparameters)
     folder = find_model(settings.model, settings.base)
     tokenizer = load_tokenizer(folder)
-    data = load_data(settings.data, settings.base, tokenizer)
+    data = data_for(settings, tokenizer)
     trainer = Trainer(
         adapted(load_model(folder, settings.model), training),
         arguments(training, options.out, eval_strategy="epoch"),

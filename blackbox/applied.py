@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn import Linear
 from transformers.pytorch_utils import Conv1D
 
+from blackbox.heads import wrappers
 from blackbox.hyperparameters import Training
 
 UNSEEN = "nothing read back"
@@ -148,7 +149,9 @@ def _targets(model: Any, layers: list[str], training: Training) -> Any:
     suffixes = sorted({name.rpartition(".")[2] for name in layers})
     if proposed is None:
         return None if layers else suffixes
+    saved = tuple(f"{name}." for name in wrappers(model))  # trained whole, as a classifier's head
     base = {name.removesuffix(".base_layer"): part for name, part in model.named_modules()}
+    base = {name: part for name, part in base.items() if not f"{name}.".startswith(saved)} if saved else base
     if proposed == "all-linear":
         head = model.get_output_embeddings()
         head = getattr(head, "base_layer", head)

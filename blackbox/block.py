@@ -57,7 +57,7 @@ class Blackbox:
         if self.settings is None:
             return {}
         outputs, scores, base = self.experiment.outputs, self.settings.scores, self.settings.base
-        return wanted(outputs, METRICS, scores, base, self._fingerprints.of_file)
+        return wanted(outputs, measured_by(self.experiment), scores, base, self._fingerprints.of_file)
 
     @cached_property
     def _fingerprints(self) -> Fingerprints:
@@ -207,17 +207,23 @@ class Blackbox:
 
 def check_outputs(experiment: Experiment) -> None:
     """Raise InputError for outputs that no evaluation measures."""
-    toys = experiment.model == "toy"
-    measured = toy.METRICS if toys else METRICS
+    measured, no_tasks = measured_by(experiment), experiment.model == "toy" or experiment.task == "classification"
     for output in experiment.outputs:
         if output.metric in measured:
             continue
         close = get_close_matches(output.metric, measured, 1, cutoff=0.8)
-        if close or toys or not is_task(output.metric):
+        if close or no_tasks or not is_task(output.metric):
             hint = f" (did you mean {close[0]}?)" if close else ""
-            tasks = "" if toys else ", and lm-eval's tasks, as mmlu or hellaswag.acc"
+            tasks = "" if no_tasks else ", and lm-eval's tasks, as mmlu or hellaswag.acc"
             sentence = f"{output.metric} cannot be measured{hint}: there are {', '.join(measured)}{tasks}"
             raise experiment.error("outputs", sentence)
+
+
+def measured_by(experiment: Experiment) -> tuple[str, ...]:
+    """What a training of this experiment measures."""
+    if experiment.model == "toy":
+        return toy.METRICS
+    return METRICS + OF_TASK.get(experiment.task, ())
 
 
 METRICS = (
@@ -229,4 +235,7 @@ METRICS = (
     "peak_gib",
     "gpu_seconds",
 )
-"""What a training measures."""
+"""What every training measures."""
+
+OF_TASK = {"classification": ("accuracy",)}
+"""What those of a task measure too."""

@@ -43,6 +43,8 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
     if model.is_absolute() and not (model / "config.json").is_file():
         what = "no config.json in this model folder" if model.is_dir() else "no such model folder"
         problems.append(str(experiment.error("model.path", f"{what}: {model}")))
+    if settings.model.quantization and not visible_gpus():
+        problems.append(str(experiment.error("model.quantization", "nf4 needs an NVIDIA GPU, and there is none here")))
     for name in ("train", "valid"):
         source = getattr(settings.data, name)
         file = source.file(settings.base) if isinstance(source, Source) else None
@@ -144,22 +146,26 @@ def estimate(settings: Settings, training: Training) -> float | None:
     if not file.is_file():
         return None
     config = json.loads(file.read_text())
-    width, layers, vocabulary = config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]
+    names = (("hidden_size", "n_embd", "dim"), ("num_hidden_layers", "n_layer", "n_layers"), ("vocab_size",))
+    width, layers, vocabulary = (next((config[name] for name in each if name in config), 0) for each in names)
+    if not width * layers:
+        return None
     inner = config.get("intermediate_size", 4 * width)
     bytes_each = 4 if settings.model.dtype == "float32" else 2
-    weights = (layers * (4 * width**2 + 3 * width * inner) + 2 * vocabulary * width) * bytes_each
+    of_layers = 0.5 if settings.model.quantization else bytes_each
+    weights = layers * (4 * width**2 + 3 * width * inner) * of_layers + 2 * vocabulary * width * bytes_each
     adapters = layers * 4 * 2 * width * training.lora_rank * 16
     tokens = training.batch(1).micro * settings.data.max_length
     activations = tokens * (17 * bytes_each * width * (1 if training.gradient_checkpointing else layers))
-    return float(weights + adapters + activations + tokens * vocabulary * 8) / 2**30
+    predicted = 0 if settings.task == "classification" else vocabulary
+    return float(weights + adapters + activations + tokens * predicted * 8) / 2**30
 
 
 def full(experiment: Experiment) -> dict[str, Any]:
     """Load model and data for real. Returns the report; raises InputError with what is wrong."""
-    from blackbox.data import Data, find_leak, read_texts, tokenize  # noqa: PLC0415
     from blackbox.liveness import dead  # noqa: PLC0415
-    from blackbox.model import find_model, load_model, load_tokenizer  # noqa: PLC0415
-    from blackbox.setup import Setup, start_accelerator  # noqa: PLC0415
+    from blackbox.model import check_length, find_model, load_for, load_tokenizer  # noqa: PLC0415
+    from blackbox.setup import Setup, examine_for, start_accelerator  # noqa: PLC0415
 
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
     settings = blackbox.settings
@@ -167,33 +173,24 @@ def full(experiment: Experiment) -> dict[str, Any]:
         return {"model": "toy"}
     folder = find_model(settings.model, settings.base)
     tokenizer = load_tokenizer(folder)
-    texts = read_texts(settings.data, settings.base, tokenizer)
-    leak = find_leak(texts)
-    if leak.shared and not settings.data.allow_leak:
-        raise InputError(
-            f"data.valid: {len(leak.shared)} of {len(texts.valid)} validation rows are training rows too (row "
-            f"{', '.join(map(str, leak.shared[:5]))}{' ...' if len(leak.shared) > 5 else ''}): the loss would flatter; "
-            "remove them, or set data.allow_leak: true"
-        )
-    examples = tokenize(texts.train, tokenizer, settings.data.max_length, "data.train")
-    valid = tokenize(texts.valid, tokenizer, settings.data.max_length, "data.valid")
+    data, report = examine_for(settings, tokenizer)
+    examples = data.train
     lengths = [len(example.tokens) for example in examples]
     accelerator = start_accelerator()
-    model = load_model(folder, settings.model).to(accelerator.device)
+    model = load_for(settings, folder, tokenizer)
+    if settings.task == "classification":
+        check_length(model, [*examples, *data.valid])
+    model = model if settings.model.quantization else model.to(accelerator.device)
     training = settings.training_for(experiment.space.decode(experiment.space.middle()))
     memory = estimate(settings, training)
     _check_identity(model, training, examples[:4])
-    setup = Setup(accelerator, model, Data(examples, valid, texts.dropped))
+    setup = Setup(accelerator, model, data)
     if sentences := dead(experiment, settings, setup, blackbox.processes):
         raise InputError(*sentences)
     return {
         "model": str(folder),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "train_rows": len(texts.train),
-        "valid_rows": len(texts.valid),
-        "dropped_rows": texts.dropped,
-        "rows_on_both_sides": len(leak.shared),
-        "repeats": {"train": leak.repeats_train, "valid": leak.repeats_valid},
+        **report,
         "tokens_per_row": {"mean": sum(lengths) / len(lengths), "max": max(lengths)},
         "rows_cut_at_max_length": sum(length == settings.data.max_length for length in lengths),
         "memory_gib": memory,
@@ -206,6 +203,8 @@ def full(experiment: Experiment) -> dict[str, Any]:
 def _check_identity(model: Any, training: Training, examples: Any) -> None:
     """A fresh adapter must leave the logits of one batch equal to the bit, or base scores mean nothing.
 
+    A classifier's head is random for each; this is about the adapter below the same head.
+
     On a loaded CPU the threads of a matrix product may cut it up differently from one call to the next, and the base
     model then differs from itself. What an adapter changes it changes every time: one equal pair is the proof.
     """
@@ -216,6 +215,7 @@ def _check_identity(model: Any, training: Training, examples: Any) -> None:
     pack = Pack(model, [training], model.device)
     layout, difference = pack.lay_out(examples, [range(len(examples))]), 0.0
     pack.adapted.eval()
+    pack.heads.share()
     try:
         with torch.no_grad():
             for _ in range(PAIRS):

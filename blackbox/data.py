@@ -39,6 +39,16 @@ class Example:
         """Tokens that carry a label."""
         return max(0, len(self.tokens) - self.first)
 
+    @property
+    def learnt(self) -> range:
+        """The tokens from which a label is predicted."""
+        return range(self.first - 1, len(self.tokens) - 1)
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The labels."""
+        return self.tokens[self.first :]
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -85,7 +95,7 @@ def read_texts(settings: DataSettings, base: Path, tokenizer: Any = None) -> Tex
     if isinstance(settings.valid, Source):
         valid, lost_too = _render_all(settings.valid, settings, base, "data.valid", template, tokenizer)
         return Texts(train, valid, lost + lost_too)
-    on_valid = [_position(text, settings.split_seed) < settings.valid for text in train]
+    on_valid = [position(text, settings.split_seed) < settings.valid for text in train]
     sides = ([text for text, there in zip(train, on_valid, strict=True) if there is side] for side in (False, True))
     train, valid = sides
     if not train or not valid:
@@ -227,7 +237,7 @@ def _check_types(rows: list[dict[str, Any]], mapped: dict[str, str], place: str,
             raise InputError(f"{place}: {column} of {source.path} is not {what} in row {numbers(wrong)}")
 
 
-def _position(text: Text, seed: int) -> float:
+def position(text: Text, seed: int) -> float:
     """Where in [0, 1) a row falls: the same for the same text, wherever and however often it stands."""
     prompt, response = text
     digest = sha256(f"{seed}\0{prompt}\0{response}".encode("utf-8", "surrogatepass")).digest()

@@ -7,7 +7,7 @@ own rows, loss, clipping, optimizer and schedule, so that its result does not de
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from bbo.stopping import Judge
 from bbo.store import write_json
 from blackbox import state
 from blackbox.data import by_length, deal, epoch_steps, label_tokens
+from blackbox.labels import constant_answer
 from blackbox.member import Member
 from blackbox.outcome import Ended
 from blackbox.pack import Pack
@@ -108,11 +109,11 @@ class Fit:
 
     def _validate(self) -> None:
         setup, step = self.setup, self.step
-        losses = validation_losses(setup, self.pack, [member.name for member in self.members], self.micro)
+        found = validations(setup, self.pack, [member.name for member in self.members], self.micro)
         share = self._share()
         most = max(map(len, validation_passes(setup, self.micro)))
-        for member, loss in zip(self.members, losses, strict=True):
-            member.eval_loss, member.eval_runtime = loss, share
+        for member, (loss, metrics) in zip(self.members, found, strict=True):
+            member.eval_loss, member.metrics, member.eval_runtime = loss, metrics, share
             member.score_seconds += share
             member.counts.eval_rows = most
             if not math.isfinite(loss):
@@ -124,6 +125,7 @@ class Fit:
                         "step": step,
                         "steps": self.steps,
                         "eval_loss": loss,
+                        **metrics,
                         "train_loss": member.epoch_loss,
                         "learning_rate": member.rate,
                         "seconds": member.train_seconds + member.score_seconds,
@@ -200,24 +202,28 @@ def backward(
 
 
 @torch.no_grad()
-def validation_losses(setup: Setup, pack: Pack, names: Sequence[str], micro: int) -> list[float]:
-    """Mean loss of the label tokens of the validation side for each member, without label smoothing and dropout.
+def validations(setup: Setup, pack: Pack, names: Sequence[str], micro: int) -> list[tuple[float, Mapping[str, float]]]:
+    """For each member the mean loss of the labels of the validation side, without label smoothing and dropout.
 
-    Without names: of the untouched base model, one value.
+    With it, of classifiers, where it is the log loss: `accuracy`, the share of rows whose likeliest class is theirs.
+    Without names: of the untouched base model, one entry.
     """
     accelerator, examples = setup.accelerator, setup.data.valid
     plain = CrossEntropyLoss(reduction="sum")
     count = max(1, len(names))
-    totals = torch.zeros(count, dtype=torch.float64, device=accelerator.device)
+    losses, right = totals = torch.zeros(2, count, dtype=torch.float64, device=accelerator.device)
     pack.model.eval()
     for rows in validation_passes(setup, micro):
         layout = pack.lay_out(examples, [rows] * count, names)
         logits = pack.logits(layout, names)
         for place, (first, end) in enumerate(layout.labels):
-            totals[place] += plain(logits[first:end], layout.targets[first:end])
+            losses[place] += plain(logits[first:end], layout.targets[first:end])
+            if pack.heads:
+                right[place] += (logits[first:end].argmax(-1) == layout.targets[first:end]).sum()
     pack.model.train()
     labels = label_tokens(examples)
-    return [total / labels for total in accelerator.reduce(totals, "sum").tolist()]
+    found = zip(*accelerator.reduce(totals, "sum").tolist(), strict=True)
+    return [(loss / labels, {"accuracy": hits / labels} if pack.heads else {}) for loss, hits in found]
 
 
 def validation_passes(setup: Setup, micro: int) -> list[list[int]]:
@@ -228,11 +234,14 @@ def validation_passes(setup: Setup, micro: int) -> list[list[int]]:
 
 
 def score_base(setup: Setup, pack: Pack, micro: int, file: Path) -> None:
-    """Write the validation loss of the base model, without any adapter."""
-    (loss,) = validation_losses(setup, pack, [], micro)
+    """Write the validation loss of the base model, without any adapter.
+
+    Of a classifier, whose head would be a random one: of the best answer that is the same for every row.
+    """
+    ((loss, metrics),) = [constant_answer(setup.data.valid)] if pack.heads else validations(setup, pack, [], micro)
     if not math.isfinite(loss):
         raise InputError(
             f"model: the validation loss of the untouched base model is {loss}: try dtype bfloat16 or float32"
         )
     if setup.accelerator.is_main_process:
-        write_json(file, {"eval_loss": loss})
+        write_json(file, {"eval_loss": loss, **metrics})

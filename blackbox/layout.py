@@ -71,7 +71,7 @@ class Layout:
     members: tuple[Span, ...]
     """Each member's tokens."""
     learnt: Tensor
-    """(labels,) the tokens from which a labelled token is predicted."""
+    """(labels,) the tokens from which a label is predicted."""
     targets: Tensor
     """(labels,) what they should predict."""
     labels: tuple[Span, ...]
@@ -94,12 +94,17 @@ class Layout:
         return (torch.arange(len(behind)) + behind).to(self.ids.device)[None]
 
     @cached_property
+    def mask(self) -> Tensor:
+        """(rows, longest) 1 for what is no padding, for models that see a row from both sides."""
+        return (torch.arange(self.ids.shape[1]) < torch.tensor(self.lengths)[:, None]).long().to(self.ids.device)
+
+    @cached_property
     def real(self) -> tuple[Tensor | None, ...]:
         """Which of each member's tokens are no padding; None: all."""
         if len(self.ids) == 1:
             return (None,) * len(self.members)
-        real = (torch.arange(self.ids.shape[1]) < torch.tensor(self.lengths)[:, None]).flatten()
-        return tuple(real[first:end].nonzero()[:, 0].to(self.ids.device) for first, end in self.members)
+        real = self.mask.flatten()
+        return tuple(real[first:end].nonzero()[:, 0] for first, end in self.members)
 
     @cached_property
     def bounds(self) -> Tensor:
@@ -161,11 +166,11 @@ def lay_out(
         spans = tuple(pairwise(accumulate((longest * len(mine) for mine in tokens), initial=0)))
         begins = [list(range(first, end, longest)) for first, end in spans]
     learnt = [
-        [at + place for at, row in zip(begins_, mine, strict=False) for place in _learnt(row)]
+        [at + place for at, row in zip(begins_, mine, strict=False) for place in row.learnt]
         for begins_, mine in zip(begins, rows, strict=True)
     ]
     last = [_aligned(mine, span) for mine, span in zip(learnt, spans, strict=True)]
-    targets = [token for mine in rows for row in mine for token in row.tokens[row.first :]]
+    targets = [token for mine in rows for row in mine for token in row.targets]
     return Layout(
         ids.to(device),
         tuple(laid),
@@ -176,11 +181,6 @@ def lay_out(
         _join(last, device),
         tuple(pairwise([0, *accumulate(map(len, last))])),
     )
-
-
-def _learnt(row: Example) -> range:
-    """From where in a row its labelled tokens are predicted."""
-    return range(row.first - 1, len(row.tokens) - 1)
 
 
 def _grouped(rows: Sequence[Example]) -> tuple[list[Example], Groups]:

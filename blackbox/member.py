@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,8 @@ class Member:
     epoch_loss: float = 0.0
     """Of the last one: the sum while it lasts, then the mean."""
     eval_loss: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else the last validation measured: a classifier's accuracy."""
     train_seconds: float = 0.0
     """Its share of the pack's time; so are the next two."""
     score_seconds: float = 0.0

@@ -1,6 +1,7 @@
 """The frozen base model, its tokenizer, and the LoRA adapters that go on it and off again."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,24 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch.nn import Linear, Module
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
+from transformers.utils.import_utils import is_bitsandbytes_available
 
 from bbo.errors import InputError
-from blackbox.settings import ModelSettings, Training
+from blackbox import heads
+from blackbox.data import Example
+from blackbox.labels import padding_token
+from blackbox.settings import ClassificationSettings, ModelSettings, Settings, Training
 
 WEIGHTS = "*.safetensors"
 FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
@@ -49,17 +62,50 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(folder: Path, settings: ModelSettings) -> PreTrainedModel:
-    """The base model on the CPU, frozen, in evaluation mode."""
+    """The base model on the CPU (quantized: on the GPU), frozen, in evaluation mode."""
+    model, _ = _load(folder, settings, AutoModelForCausalLM, {})
+    return model
+
+
+def load_classifier(folder: Path, settings: ModelSettings, num_labels: int, pad_token_id: int) -> PreTrainedModel:
+    """The same with a head for so many classes in the place of the language model's."""
+    about = {"num_labels": num_labels, "pad_token_id": pad_token_id}
+    model, info = _load(folder, settings, AutoModelForSequenceClassification, about)
+    if not any(hasattr(model, name) for name in heads.NAMES):
+        raise InputError(f"model.path: {type(model).__name__} has no head that PEFT would train ({heads.NAMES})")
+    heads.mark_fresh(model, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+    return model
+
+
+def load_for(settings: Settings, folder: Path, tokenizer: Any) -> PreTrainedModel:
+    """The base model of the experiment's task."""
+    if isinstance(settings.data, ClassificationSettings):
+        return load_classifier(folder, settings.model, settings.data.num_labels, padding_token(tokenizer))
+    return load_model(folder, settings.model)
+
+
+def check_length(model: Any, examples: Iterable[Example]) -> None:
+    """Raise InputError for rows that a model with a table of positions (BERT's has 512) would stop at."""
+    table = getattr(model.config, "max_position_embeddings", math.inf)
+    longest = max(len(example.tokens) for example in examples)
+    if longest > table:
+        raise InputError(f"data.max_length: the longest row has {longest} tokens, the model takes {table}")
+
+
+def _load(folder: Path, settings: ModelSettings, kind: Any, about: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model, info = kind.from_pretrained(
             folder,
-            config=_without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
+            config=_without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False, **about)),
             dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attn_implementation,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=bool(about),  # another head than the one we want
+            **_quantized(settings),
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"model.path: {folder} cannot be loaded: {_first_line(error)}") from None
@@ -68,7 +114,25 @@ def load_model(folder: Path, settings: ModelSettings) -> PreTrainedModel:
             raise InputError(f"model.path: damaged weights in {folder}: {_first_line(error)}") from None
         raise
     model.requires_grad_(False)
-    return model.eval()
+    return model.eval(), info
+
+
+def _quantized(settings: ModelSettings) -> dict[str, Any]:
+    """How the weights become 4-bit numbers while they are loaded. Raises InputError where they cannot."""
+    if settings.quantization is None:
+        return {}
+    if not torch.cuda.is_available():
+        raise InputError("model.quantization: nf4 needs an NVIDIA GPU, and torch sees none here: leave it out")
+    if not is_bitsandbytes_available():
+        raise InputError("model.quantization: nf4 needs bitsandbytes: `pip install bitsandbytes`")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+        llm_int8_skip_modules=["lm_head", *heads.NAMES],
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 
 def _without_dropout(config: Any) -> Any:
@@ -87,10 +151,13 @@ def attach(model: PreTrainedModel, trainings: Mapping[str, Training]) -> PeftMod
     try:
         torch.manual_seed(trainings[first].seed)  # each adapter starts as it would alone
         adapted = get_peft_model(model, config, adapter_name=first)
+        heads.draw(model, adapted, first)
         for name, other in others:
             torch.manual_seed(trainings[name].seed)
             adapted.add_adapter(name, other)
+            heads.draw(model, adapted, name)
     except ValueError as error:
+        heads.take_off(model)
         for name, layer in list(model.named_modules()):
             if isinstance(layer, LoraLayer):
                 model.set_submodule(name, layer.get_base_layer())
@@ -99,7 +166,10 @@ def attach(model: PreTrainedModel, trainings: Mapping[str, Training]) -> PeftMod
             raise InputError(f"training.target_modules: PEFT has no default for this model, it has {known}") from None
         raise InputError(f"training.target_modules: {_first_line(error)}") from None
     tuner: Any = adapted.base_model
-    tuner.set_adapter(list(trainings))
+    if heads.is_classifier(model):
+        heads.activate(adapted, list(trainings))
+    else:
+        tuner.set_adapter(list(trainings))
     return adapted
 
 
@@ -109,8 +179,13 @@ def _lora_config(model: PreTrainedModel, training: Training) -> LoraConfig:
     if missing:
         known = ", ".join(linear_names(model))
         raise InputError(f"training.target_modules: the model has no {', '.join(missing)}, it has {known}")
+    classifies = heads.is_classifier(model)
+    whole = [name for name in targets or () if name in heads.NAMES] if classifies and targets != "all-linear" else []
+    if whole:
+        raise InputError(f"training.target_modules: {', '.join(whole)} is the head, which is trained whole")
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if classifies else "CAUSAL_LM",
+        modules_to_save=(heads.modules_to_save(model) or None) if classifies else None,
         r=training.lora_rank,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]  # a scale, any number works
         lora_dropout=training.lora_dropout,
@@ -135,6 +210,7 @@ def with_adapters(model: PreTrainedModel, folders: Mapping[str, Path]) -> Iterat
 
 def detach(model: PeftModel) -> PreTrainedModel:
     """Take the adapter off: the base model as it was."""
+    heads.take_off(model)
     base: PreTrainedModel = model.unload()
     return base
 

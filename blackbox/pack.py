@@ -17,6 +17,7 @@ from torch.nn import Linear, Module, Parameter
 from bbo.errors import InputError
 from blackbox import attention, kernels
 from blackbox.data import Example
+from blackbox.heads import Heads
 from blackbox.layout import Layout, Span, lay_out
 from blackbox.model import attach, detach
 from blackbox.settings import Training
@@ -43,6 +44,8 @@ class Pack:
         self._undo = kernels.install(base) if self._flat and device.type == "cpu" else None
         # The kernel of a GPU takes whole rows.
         self._sharing = self._flat and device.type == "cpu"
+        self.heads = Heads(self.adapted)
+        """Of classifiers."""
         self._drops = {name: training.lora_dropout > 0 for name, training in zip(self.names, trainings, strict=True)}
         self._hooks: list[Any] = []
         self._learnt = torch.empty(0)
@@ -77,16 +80,18 @@ class Pack:
         return lay_out(examples, rows, self.device, self._flat, sharing if self._sharing else [])
 
     def logits(self, layout: Layout, names: Sequence[str]) -> Tensor:
-        """(labels, vocabulary), float32, where the layout has something to predict.
+        """(labels, vocabulary or classes), float32, where the layout has something to predict.
 
         `names` are the members that the rows belong to; without any it is the untouched base model that speaks.
         """
-        self._learnt, self._last = layout.learnt, layout.last
+        self._learnt, self._last, self._rows = layout.learnt, layout.last, len(layout.lengths)
         none: Sequence[Tensor | None] = [None] * len(names)
         self._all_spans = self._spans = list(zip(names, layout.members, layout.real, strict=False))
         self._label_spans = list(zip(names, layout.labels, none, strict=False))
         self._last_spans = list(zip(names, layout.last_members, none, strict=False))
-        extra = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
+        extra: dict[str, Any] = {"position_ids": layout.positions, "layout": layout} if self._flat else {}
+        if self.heads:
+            return self.heads.logits(self.model, layout, names, extra or {"attention_mask": layout.mask})
         logits: Tensor = self.model(input_ids=layout.ids, use_cache=False, **extra).logits[0]
         return logits.float()
 
@@ -98,9 +103,10 @@ class Pack:
                     raise InputError(f"training.target_modules: {place} is no linear layer")
                 layer.forward = partial(self._forward, layer)  # type: ignore[attr-defined]
         base: Any = self.adapted.get_base_model()
-        head = base.get_output_embeddings()
-        self._hooks.append(head.register_forward_pre_hook(self._enter_head))
-        self._hooks.append(head.register_forward_hook(self._leave_head))
+        if not self.heads:
+            head = base.get_output_embeddings()
+            self._hooks.append(head.register_forward_pre_hook(self._enter_head))
+            self._hooks.append(head.register_forward_hook(self._leave_head))
         if self._flat:
             base.set_attn_implementation(attention.NAME)
             last = base.get_decoder().layers[-1].mlp
@@ -111,7 +117,9 @@ class Pack:
         """What a LoRA layer computes: the base layer's product, and to it added each member's own on its rows."""
         result: Tensor = layer.base_layer(x)
         products, weights = [], []
-        for name, span, real in self._spans:
+        # Behind a classifier's pooler there is one vector for a row, as there is one label.
+        pooled = self.heads and x.dim() == 2 and len(x) == self._rows
+        for name, span, real in self._label_spans if pooled else self._spans:
             if name in layer.lora_A:
                 rate = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
                 scaling = layer.scaling[name] * (1 / (1 - rate) if rate < 1 else 0)

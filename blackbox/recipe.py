@@ -9,7 +9,7 @@ from typing import Any
 from bbo.errors import InputError
 from bbo.store import Store, key_of, write_json
 from blackbox.launch import ROOT
-from blackbox.settings import DataSettings, Settings, Source, Training
+from blackbox.settings import ClassificationSettings, DataSettings, Settings, Source, Training
 from blackbox.sources import fingerprint
 
 RECIPE = 2
@@ -58,14 +58,17 @@ class Fingerprints:
         """Contents of both splits and all that turns them into tokens."""
         data, base = settings.data, settings.base
         valid = data.valid if isinstance(data.valid, float) else self._of_source(data.valid, base, "data.valid")
-        return {
+        about = {
             "train": self._of_source(data.train, base, "data.train"),
             "valid": valid,
             "split_seed": data.split_seed if isinstance(data.valid, float) else None,
-            "prompt": self._of_prompt(data, base),
-            "columns": data.columns,
             "max_length": data.max_length,
         }
+        if isinstance(data, ClassificationSettings):
+            rows = data.model_dump(include={"text", "template", "label", "num_labels"})
+            return about | rows | {"group": data.group if isinstance(data.valid, float) else None}
+        assert isinstance(data, DataSettings)
+        return about | {"prompt": self._of_prompt(data, base), "columns": data.columns}
 
     def _of_source(self, source: Source, base: Path, place: str) -> Mapping[str, Any]:
         file = source.file(base)
@@ -97,13 +100,14 @@ def evaluation_key(
 
 def common(settings: Settings, fingerprints: Fingerprints) -> dict[str, Any]:
     """What all evaluations of an experiment share, whatever the point: what a preflight and a base score are about."""
+    quantization = settings.model.quantization
     return {
         "recipe": RECIPE,
-        "task": "instruct",
+        "task": settings.task,
         "model": fingerprints.of_model(settings),
         "dtype": settings.model.dtype,
         "data": fingerprints.of_data(settings),
-    }
+    } | ({"quantization": quantization} if quantization else {})
 
 
 def loaded(settings: Settings, accelerate: Path | None, fingerprints: Fingerprints) -> str:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from bbo.errors import InputError
 from bbo.experiment import Experiment
 from blackbox.hyperparameters import Float, Int, Section, Training
+from blackbox.prompts import PLACEHOLDER
 from blackbox.scores.settings import ScoresSettings
 
-__all__ = ["DataSettings", "ModelSettings", "Settings", "Source", "Training", "read_settings"]
+__all__ = ["ClassificationSettings", "DataSettings", "ModelSettings", "Settings", "Source", "Training", "read_settings"]
 
 FILE_TYPES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -29,6 +30,8 @@ class ModelSettings(Section):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attn_implementation: str | None = None
+    quantization: Literal["nf4"] | None = None
+    """nf4: the frozen weights in 4 bits, through bitsandbytes on a GPU (QLoRA, arXiv 2305.14314)."""
 
     def resolved(self, base: Path) -> str:
         """The absolute folder (what starts with . / ~ or exists is one, relative to `base`), or else the hub id."""
@@ -76,18 +79,14 @@ def _as_share(value: Any) -> Any:
         return _as_source(value)
 
 
-class DataSettings(Section):
-    """Instruction data: rows, the prompt they are rendered with, and the length they are cut at."""
+class Sides(Section):
+    """The two sides of the data, and the length that rows are cut at."""
 
     train: Annotated[Source, BeforeValidator(_as_source)]
     valid: Annotated[Float | Source, BeforeValidator(_as_share)]
     """A source of its own, or the share of `train` that is split off by `split_seed` and content."""
-    prompt: str = "alpaca"
-    """alpaca, dolly, chat (the tokenizer's own), a template with {column} placeholders, or a file that holds one."""
     max_length: Int = Field(512, ge=2)
-    """Tokens of prompt and response together; what is longer is cut at its end."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """The prompt's column names -> the data's where they differ: {instruction: question, output: answer}."""
+    """Tokens of a whole row, prompt and response together; what is longer is cut at its end."""
     split_seed: Int = 0
     allow_leak: bool = False
 
@@ -99,9 +98,48 @@ class DataSettings(Section):
         return value
 
 
+class DataSettings(Sides):
+    """Instruction data: rows and the prompt they are rendered with."""
+
+    prompt: str = "alpaca"
+    """alpaca, dolly, chat (the tokenizer's own), a template with {column} placeholders, or a file that holds one."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """The prompt's column names -> the data's where they differ: {instruction: question, output: answer}."""
+
+
+def _as_names(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class ClassificationSettings(Sides):
+    """Rows of text with the number of their class."""
+
+    text: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = Field(min_length=1)
+    """Columns that are read. One is the text; several are joined in this order, each led by its name."""
+    template: str | None = None
+    """Joins them otherwise: text with each column as a placeholder, as in "{Question} [SEP] {Response}"."""
+    label: str = Field(min_length=1)
+    """The column with the class, a whole number from 0."""
+    num_labels: Int = Field(ge=2)
+    """Classes: 0 to num_labels - 1."""
+    group: str | None = None
+    """A column whose equal values never stand on both sides, as the question of several answers."""
+
+    @model_validator(mode="after")
+    def _template_has_the_columns(self) -> "ClassificationSettings":
+        if self.template is not None and set(PLACEHOLDER.findall(self.template)) != set(self.text):
+            raise ValueError(
+                f"template must have each of text's columns in braces and no other: {', '.join(self.text)}"
+            )
+        return self
+
+
+DATA: Mapping[str, type[Sides]] = {"instruct": DataSettings, "classification": ClassificationSettings}
+"""The data section of each task."""
+
 SECTIONS: Mapping[str, type[Section]] = {
     "model": ModelSettings,
-    "data": DataSettings,
+    "data": Sides,
     "training": Training,
     "scores": ScoresSettings,
 }
@@ -109,13 +147,15 @@ SECTIONS: Mapping[str, type[Section]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The four sections of one experiment, and the folder that relative paths start from."""
+    """The four sections of one experiment, its task, and the folder that relative paths start from."""
 
     base: Path
     model: ModelSettings
-    data: DataSettings
+    data: Sides
+    """DataSettings, or as DATA has it for the task."""
     training: Training
     scores: ScoresSettings
+    task: str = "instruct"
 
     def training_for(self, hyperparameters: Mapping[str, Any]) -> Training:
         """The training section with a point's values in it. Raises InputError for an unknown name or a bad value."""
@@ -138,12 +178,12 @@ def _sentence(item: Any) -> str:
 def read_settings(experiment: Experiment) -> Settings:
     """Check the sections that training and scoring need. Raises InputError with file and line of every error."""
     problems: list[str] = []
-    sections: list[Any] = []
+    sections: dict[str, Any] = {}
     for name, model in SECTIONS.items():
         try:
-            sections.append(experiment.section(name, model))
+            sections[name] = experiment.section(name, DATA[experiment.task] if name == "data" else model)
         except InputError as error:
             problems += error.messages
     if problems:
         raise InputError(*problems)
-    return Settings(experiment.base, *sections)
+    return Settings(experiment.base, task=experiment.task, **sections)

@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -11,11 +12,12 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from bbo.errors import InputError
 from bbo.experiment import Experiment
-from blackbox.data import Data, load_data, part_of
+from blackbox import labels
+from blackbox.data import Data, find_leak, load_data, part_of, read_texts, tokenize
 from blackbox.hyperparameters import at_fidelity
 from blackbox.launch import refuse_own_optimizer
-from blackbox.model import find_model, load_model, load_tokenizer
-from blackbox.settings import Training, read_settings
+from blackbox.model import find_model, load_for, load_tokenizer
+from blackbox.settings import ClassificationSettings, DataSettings, Settings, Training, read_settings
 
 
 @dataclass
@@ -45,16 +47,57 @@ class Setup:
 def load(experiment: Experiment) -> Setup:
     """Start Accelerate, load base model and data. Raises InputError."""
     settings = read_settings(experiment)
+    quantized = settings.model.quantization is not None
     accelerator = start_accelerator()
+    if accelerator.distributed_type == DistributedType.FSDP and (quantized or settings.task == "classification"):
+        what = "model.quantization: FSDP cannot shard 4-bit weights" if quantized else "task: FSDP shards no classifier"
+        raise InputError(f"{what}: leave it out of accelerate's configuration, DDP is offered")
     with accelerator.main_process_first():  # so that one process downloads
         folder = find_model(settings.model, settings.base)
     tokenizer = load_tokenizer(folder)
-    data = load_data(settings.data, settings.base, tokenizer)
-    setup = Setup(accelerator, load_model(folder, settings.model), data, tokenizer)
-    if not setup.sharded:  # else each process gets its part only
+    data = data_for(settings, tokenizer)
+    setup = Setup(accelerator, load_for(settings, folder, tokenizer), data, tokenizer)
+    if not setup.sharded and not quantized:  # else each process gets its part only, or has it
         setup.base = setup.base.to(accelerator.device)
     gc.freeze()  # all this stays: later collections, one after each pack, need not look at it
     return setup
+
+
+def data_for(settings: Settings, tokenizer: Any) -> Data:
+    """Both sides of the experiment's task. Raises InputError."""
+    if isinstance(settings.data, ClassificationSettings):
+        return labels.load_data(settings.data, settings.base, tokenizer)
+    assert isinstance(settings.data, DataSettings)
+    return load_data(settings.data, settings.base, tokenizer)
+
+
+def examine_for(settings: Settings, tokenizer: Any) -> tuple[Data, dict[str, Any]]:
+    """The same, and what a preflight reports of it. Raises InputError for rows on both sides too."""
+    if isinstance(settings.data, ClassificationSettings):
+        return labels.examine(settings.data, settings.base, tokenizer)
+    assert isinstance(settings.data, DataSettings)
+    return _examine(settings.data, settings.base, tokenizer)
+
+
+def _examine(settings: DataSettings, base: Path, tokenizer: Any) -> tuple[Data, dict[str, Any]]:
+    """Instruction data, and what to report of it. Raises InputError for rows on both sides too."""
+    texts = read_texts(settings, base, tokenizer)
+    leak = find_leak(texts)
+    if leak.shared and not settings.allow_leak:
+        raise InputError(
+            f"data.valid: {len(leak.shared)} of {len(texts.valid)} validation rows are training rows too (row "
+            f"{', '.join(map(str, leak.shared[:5]))}{' ...' if len(leak.shared) > 5 else ''}): the loss would flatter; "
+            "remove them, or set data.allow_leak: true"
+        )
+    train = tokenize(texts.train, tokenizer, settings.max_length, "data.train")
+    valid = tokenize(texts.valid, tokenizer, settings.max_length, "data.valid")
+    return Data(train, valid, texts.dropped), {
+        "train_rows": len(texts.train),
+        "valid_rows": len(texts.valid),
+        "dropped_rows": texts.dropped,
+        "rows_on_both_sides": len(leak.shared),
+        "repeats": {"train": leak.repeats_train, "valid": leak.repeats_valid},
+    }
 
 
 def trainings_of(job: Mapping[str, Any], experiment: Experiment, processes: int) -> list[Training]:

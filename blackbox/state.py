@@ -27,10 +27,10 @@ from blackbox.setup import Setup
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
-STANDING = (
-    "epoch", "first_epoch", "share", "share_behind", "whole", "per_epoch", "train_loss", "eval_loss",
+STANDING = {
+    "epoch", "first_epoch", "share", "share_behind", "whole", "per_epoch", "train_loss", "eval_loss", "metrics",
     "train_seconds", "score_seconds", "eval_runtime",
-)  # fmt: skip
+}  # fmt: skip
 """What of a member is written into the header, beside its counts."""
 
 
@@ -89,7 +89,7 @@ def _whole_share(share: float) -> bool:
 def resume(setup: Setup, member: Member, file: Path) -> None:
     """Go on exactly where the state of the same evaluation was captured."""
     standing = _take_over(setup, member, file)
-    for name in STANDING:
+    for name in STANDING & standing.keys():  # a state of an older version has fewer
         setattr(member, name, standing[name])
     counts = Counts(**standing["counts"])
     # Batches may be cut otherwise now: they are counted again, unless nothing is left to train.

@@ -192,6 +192,7 @@ def _through(setup: Setup, pack: Pack, entry: Entry, member: Member, peak: float
         return Ended(reason=str(error))
     metrics = {
         "eval_loss": member.eval_loss,
+        **member.metrics,
         "train_loss": member.train_loss / member.counts.steps,
         "eval_runtime": member.eval_runtime,
         "train_runtime": member.train_seconds,

@@ -143,3 +143,45 @@ def results(job_file: Path) -> list[Result]:
     """What the trainer recorded for a job's points, in their order."""
     folders = [Path(item["folder"]) for item in json.loads(job_file.read_text())["evaluations"]]
     return [Result(**json.loads((folder / "result.json").read_text())) for folder in folders]
+
+
+WORDS = ("red apple", "old stone", "wide water")
+
+
+def write_csv(path: Path, count: int, first: int = 0) -> Path:
+    """Questions with several responses each, whose class is told by their words: Question, Response, target."""
+    lines = ["Question,Response,target"]
+    for i in range(first, first + count):
+        words, others = WORDS[i % 3], "and so on " * (i % 4)
+        lines.append(f'"What is {i // 3}, ""my"" dear?","It is {words}, {others}{i}.",{i % 3}')
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, small_model: Path) -> Callable[..., Path]:
+    """Write experiment.yaml over 40 training and 12 validation rows of 3 classes: classifier(seed=1, ...)."""
+
+    def write(data: dict[str, Any] | None = None, sections: dict[str, Any] | None = None, **training: Any) -> Path:
+        write_csv(tmp_path / "train.csv", 40)
+        write_csv(tmp_path / "valid.csv", 12, first=60)
+        content = {
+            "task": "classification",
+            "model": {"path": str(small_model)},
+            "data": {
+                "train": "train.csv", "valid": "valid.csv", "max_length": 100, "text": ["Question", "Response"],
+                "label": "target", "num_labels": 3, "group": "Question", **(data or {}),
+            },
+            "space": {"lora_rank": {"int": [1, 64]}},
+            "training": {
+                "num_train_epochs": 2, "global_batch_size": 8, "target_modules": ["q_proj", "v_proj"], "seed": 1,
+                "learning_rate": 3e-3, **training,
+            },
+            "outputs": ["eval_loss", "accuracy"],
+            **(sections or {}),
+        }  # fmt: skip
+        file = tmp_path / "experiment.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write

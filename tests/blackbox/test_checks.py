@@ -1,5 +1,7 @@
 """The preflight's identity check: noise of the machine is no adapter, an adapter is."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +46,22 @@ def test_an_adapter_that_is_no_identity_is_refused(
     monkeypatch.setattr(pack, "attach", spoiled)
     with pytest.raises(InputError, match="a fresh adapter changes the logits by"):
         checks._check_identity(base, training, examples)
+
+
+@pytest.mark.parametrize(
+    ("config", "known"),
+    [
+        ({"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 260}, True),
+        ({"hidden_size": 64, "n_layer": 2, "vocab_size": 260}, True),  # BLOOM
+        ({"n_embd": 64, "n_layer": 2, "vocab_size": 260}, True),  # GPT-2
+        ({"dim": 64, "n_layers": 2, "vocab_size": 260}, True),  # DistilBERT
+        ({"text_config": {}}, False),
+    ],
+)
+def test_memory_is_estimated_whatever_a_model_calls_its_sizes(
+    config: dict[str, Any], known: bool, experiment: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = read_settings(read_experiment(experiment(sections={"model": {"path": str(tmp_path)}})))
+    memory = checks.estimate(settings, settings.training)
+    assert memory is None if not known else memory is not None and 0 < memory < 1

@@ -309,7 +309,7 @@ def test_a_pack_computes_what_transformers_and_peft_compute(kind: str, model_of:
     assert after.keys() == frozen.keys() and all(torch.equal(after[name], value) for name, value in frozen.items())
 
 
-@pytest.mark.parametrize("kind", ["mistral", "gpt2"])
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "qwen3", "gpt2", "bloom"])
 def test_a_packs_adapters_are_pefts(
     kind: str, trained: Callable[..., list[Trained]], model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
