@@ -76,6 +76,17 @@ def _before(kept: Any, fresh: Tensor) -> Tensor:
     return torch.cat([kept[None].expand(times, *kept.shape).flatten(0, 1), fresh], dim=-2)
 
 
+def _batches(prompts: Sequence[Prompt], start: int, size: int) -> Iterator[list[Prompt]]:
+    """The longest first, at most `size` of them, and no row more than a quarter padding."""
+    some: list[Prompt] = []
+    for prompt in prompts:
+        if some and (len(some) == size or 4 * (len(prompt.tokens) - start) < 3 * (len(some[0].tokens) - start)):
+            yield some
+            some = []
+        some.append(prompt)
+    yield some
+
+
 class SharedLM(HFLM):  # type: ignore[misc]
     """Scores adapters of a PeftModel: lm-eval asks for one after the other, `name` says for which.
 
@@ -183,16 +194,14 @@ class SharedLM(HFLM):  # type: ignore[misc]
             cache = DynamicCache()
             self._last_logits([prompts[0].tokens[:start]] * len(names), names, cache)
             cache.layers = [Beginning(layer) for layer in cache.layers]
-            step = size // len(names)
-            for number in range(0, len(prompts), step):
-                some = prompts[number : number + step]
+            for some in _batches(prompts, start, size // len(names)):
                 rows = [prompt.tokens[start:] for prompt in some for _ in names]
                 self._note(some, names, self._last_logits(rows, names * len(some), cache))
                 # The last row of a batch has the most padding.
-                if not number and not self._checked and not self._agrees(some[-1], names):
+                if not self._checked and not self._agrees(some[-1], names):
                     self._trusted = False
                     return False
-        self._checked = True
+                self._checked = True
         return True
 
     def _note(self, prompts: Sequence[Prompt], names: Sequence[str | None], logits: Tensor) -> None:

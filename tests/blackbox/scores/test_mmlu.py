@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import BloomConfig, GPT2Config, MistralConfig
 
 from blackbox.scores import harness, mmlu, tasks
-from blackbox.scores.mmlu import SharedLM, active
+from blackbox.scores.mmlu import Prompt, SharedLM, active
 from blackbox.scores.settings import ScoresSettings
 from tests.blackbox.scores.rows import adapted, llama, request, tokenizer, write_mmlu
 
@@ -77,6 +77,7 @@ def test_adapters_together_get_what_each_gets_alone(asked: list[Instance]) -> No
         for name in names:
             lm.name = name
             assert same(lm.loglikelihood(asked), alone[name]), (size, name)
+        assert lm.fallback == 0, "and not by each alone"
 
 
 def test_what_lm_eval_cuts_goes_its_way(asked: list[Instance]) -> None:
@@ -107,6 +108,12 @@ def test_answers_of_several_tokens_go_lm_evals_way(asked: list[Instance]) -> Non
     lm = shared(model, ["one"])
     assert same(lm.loglikelihood(longer + empty), own_way(model, "one", longer + empty))
     assert lm.fallback == 11
+
+
+def test_a_batch_is_a_quarter_padding_at_most() -> None:
+    prompts = [Prompt("", [7] * length, {}) for length in (30, 26, 25, 24, 24, 11, 10)]
+    batches = [[len(prompt.tokens) for prompt in batch] for batch in mmlu._batches(prompts, 10, 3)]
+    assert batches == [[30, 26, 25], [24, 24], [11], [10]]
 
 
 def test_tokens_are_those_of_encode_pair() -> None:
