@@ -36,6 +36,16 @@ def test_reads_the_parts(tmp_path: Path) -> None:
     assert [output.failed for output in experiment.outputs] == [float("inf"), 0.0, 0.0]
 
 
+def test_rank_is_the_violation_and_then_the_objectives(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path, GOOD))
+    assert experiment.rank((1.5, -1.0, -0.4)) == (0, 1.5)
+    assert experiment.rank((1.5, 2.5, -0.4)) == (2.5, 1.5)
+    several = read_experiment(write(tmp_path, GOOD.replace("outputs:", "objectives: 2\noutputs:")))
+    assert (experiment.objectives, several.objectives, several.objective) == ((0,), (0, 2), 0)
+    assert several.rank((1.5, 2.5, -0.4)) == (2.5, 1.5, -0.4)
+    assert several.outputs[1].condition == "peak_gib <= 40"
+
+
 def test_a_copy_reads_the_same_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHERE", "data")
     first = read_experiment(write(tmp_path, GOOD + "data: {train: '${WHERE}/a', valid: '${NOT_SET:-b}'}\n"))

@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bbo.display import scores, violated
 from bbo.experiment import read_experiment
 from bbo.front import front_of
-from bbo.runlog import RunLog
+from bbo.runlog import Answer, RunLog
 from tests.runs import (
     BOTH_TEXT,
     BOTH_YAML,
@@ -133,6 +134,15 @@ def test_the_best_feasible_one_is_shown(toy: Toy, command: Command, tmp_path: Pa
     ((loss, beyond),) = front(tmp_path, "toy-random")
     assert f"best score            {loss:.6g}   (eval_loss, evaluation" in done.stdout
     assert f"constraints           trainable_parameters <= 4096: {beyond + 4096:.0f}   (all hold)" in done.stdout
+
+
+def test_signs_are_the_true_ones(toy: Toy, tmp_path: Path) -> None:
+    outputs = "outputs: [-trainable_parameters, eval_loss, train_loss >= 1.5]\nobjectives: 2"
+    yaml = toy(in_yaml={"outputs: [eval_loss, train_loss]": outputs}).with_suffix(".yaml")
+    experiment = read_experiment(yaml)
+    answer = Answer(1, (-4096.0, 1.25, 0.25), "trained", 0.0)
+    assert scores(experiment, answer) == "trainable_parameters 4096  eval_loss 1.25"
+    assert violated(experiment, answer) == "  (train_loss >= 1.5 violated by 0.25)"
 
 
 def test_none_is_feasible(toy: Toy, command: Command) -> None:

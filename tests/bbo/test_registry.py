@@ -1,5 +1,6 @@
 """Names of optimizers, classes of the user's, and what `--set` takes."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ import pytest
 
 from bbo.errors import InputError
 from bbo.optimizers.registry import OPTIMIZERS, Entry, find, read_settings, versions
+from tests.conftest import ROOT
 
 
 class Whole:
@@ -103,6 +105,14 @@ def test_what_is_no_optimizer(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="--optimizer ") as refused:
         find(name)
     assert MODULES[name] in str(refused.value)
+
+
+def test_the_table_of_who_takes_what() -> None:
+    """Docs/objectives.md."""
+    text = (ROOT / "Docs/objectives.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (yes|no)\b", text, re.MULTILINE)
+    said = {name.strip("`"): takes == "yes" for names, takes in rows for name in names.split(", ")}
+    assert said == {name: entry.several for name, entry in OPTIMIZERS.items()}
 
 
 def test_versions_of_what_is_there() -> None:

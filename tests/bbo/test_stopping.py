@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bbo.display import best_of
+from bbo.front import front_of
 from bbo.errors import InputError
 from bbo.experiment import Experiment, Stopping, read_experiment
 from bbo.guard import Guard, Limits, failed_in_a_row
@@ -267,6 +267,12 @@ class TestTold:
         experiment = toy_experiment(toy, **{"[eval_loss, train_loss]": "[eval_loss, eval_runtime <= 9]"})
         assert self.told(record, experiment, 1.0, 2).values == (1.0, 0.0)
 
+    def test_of_several_objectives_none_counts(self, record: Record, toy: Toy) -> None:
+        record.ask("a")
+        experiment = toy_experiment(toy, **{"[eval_loss, train_loss]": "[train_loss, eval_loss]\nobjectives: 2"})
+        answer = self.told(record, experiment, 1.0)
+        assert (answer.values, answer.objective) == ((math.inf, math.inf), None)
+
 
 def test_it_answers_those_who_asked_alone() -> None:
     rule = ASHA.model_dump()
@@ -315,11 +321,11 @@ def test_nomad_with_a_rule(toy: Toy, command: Command, tmp_path: Path, in_text: 
     log = RunLog(tmp_path / "runs/toy/log.jsonl")
     stopped = [ask for ask in log.driven if log.answers[ask.number].source == "stopped"]
     assert stopped and f"{len(stopped)} stopped)" in done.stdout
-    best = best_of(read_experiment(file.with_suffix(".yaml")), log)
-    assert best is not None and best[1].source == "trained"
+    ((_, best),) = front_of(read_experiment(file.with_suffix(".yaml")), log)
+    assert best.source == "trained"
     for ask in stopped:
         answer = log.answers[ask.number]
-        assert answer.values is not None and best[1].values is not None and answer.epoch in (1.0, 3.0)
+        assert answer.values is not None and best.values is not None and answer.epoch in (1.0, 3.0)
         assert answer.objective is not None and answer.values[0] >= answer.objective
         assert f"stopped at epoch {answer.epoch:g} (asha)" in done.stdout
         assert {"stopped.json", "progress.jsonl"} <= folders(tmp_path / "runs/toy", ask.key)
