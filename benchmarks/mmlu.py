@@ -32,7 +32,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from benchmarks import report
 from blackbox.model import load_model, load_tokenizer
 from blackbox.scores import harness, tasks
-from blackbox.scores.mmlu import SharedLM, active
+from blackbox.scores.adapters import active, unchanged
+from blackbox.scores.mmlu import SharedLM
 from blackbox.scores.requests import Request
 from blackbox.scores.settings import ScoresSettings
 from blackbox.settings import ModelSettings
@@ -124,7 +125,7 @@ def lm_evals(work: Work, batch_size: int, limit: int | None = None) -> Measured:
     """As `lm_eval.simple_evaluate` does for each adapter, its bars and notes left unseen."""
     began = time.perf_counter()
     tokens, values, scores = 0, {}, {}
-    with tempfile.TemporaryDirectory() as cache, harness.unchanged(work.model):
+    with tempfile.TemporaryDirectory() as cache, unchanged(work.model):
         for name in work.names:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), active(work.model, name):
                 loaded = tasks.load(work.request, work.settings(batch_size), work.base, Path(cache))

@@ -1,8 +1,7 @@
 """What a model writes for HumanEval's prompts: lm-eval's generation, on the model that is loaded."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from bbo.errors import InputError
+from blackbox.scores.adapters import active, unchanged
 from blackbox.scores.requests import Request
 
 
@@ -28,7 +28,7 @@ def complete(
     A completion depends on adapter, prompt and its number alone, not on what else is written in the same batch.
     """
     settings = generation(sampled=request.temperature > 0)
-    with speaking(model, name):
+    with unchanged(model), active(model, name):
         lm = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), backend="causal", batch_size=batch_size)
         if settings["max_gen_toks"] >= lm.max_length:
             most = settings["max_gen_toks"]
@@ -80,21 +80,3 @@ class Draw:
         chances = self.warpers(input_ids, scores).softmax(-1)  # type: ignore[arg-type]
         waits = [torch.empty(scores.shape[-1]).exponential_(generator=generator) for generator in self.generators]
         return chances / torch.stack(waits).to(scores.device)
-
-
-@contextmanager
-def speaking(model: PeftModel, name: str | None) -> Iterator[None]:
-    """The model with this adapter alone, or without any; afterwards as it was, also in what trains."""
-    tuner: Any = model.base_model
-    active, trained = tuner.active_adapter, [parameter.requires_grad for parameter in model.parameters()]
-    try:
-        if name is None:
-            with model.disable_adapter():
-                yield
-        else:
-            tuner.set_adapter(name, inference_mode=True)
-            yield
-    finally:
-        tuner.set_adapter(active)
-        for parameter, was in zip(model.parameters(), trained, strict=True):
-            parameter.requires_grad_(was)

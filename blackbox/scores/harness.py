@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bbo.errors import InputError
 from blackbox.scores import tasks
+from blackbox.scores.adapters import unchanged
 from blackbox.scores.mmlu import SharedLM
 from blackbox.scores.requests import Request, Scored
 from blackbox.scores.settings import ScoresSettings
@@ -107,19 +108,6 @@ def seeded(model: PeftModel) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
-
-
-@contextmanager
-def unchanged(model: PeftModel) -> Iterator[None]:
-    """Afterwards the same adapters are active and the same parameters train."""
-    tuner: Any = model.base_model
-    names, trained = tuner.active_adapter, [parameter.requires_grad for parameter in model.parameters()]
-    try:
-        yield
-    finally:
-        tuner.set_adapter(names)
-        for parameter, was in zip(model.parameters(), trained, strict=True):
-            parameter.requires_grad_(was)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ a prompt that fits into the model goes lm-eval's own way.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from itertools import product
@@ -24,6 +23,8 @@ from torch.nn.functional import log_softmax
 from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from blackbox.scores.adapters import active
+
 BASE = "__base__"
 """PEFT's name for no adapter."""
 
@@ -32,18 +33,6 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 
 Answer = tuple[float, bool]
 """Log-likelihood, and whether it is the likeliest."""
-
-
-@contextmanager
-def active(model: PeftModel, name: str | None) -> Iterator[None]:
-    """This adapter alone, or none."""
-    if name is None:
-        with model.disable_adapter():
-            yield
-    else:
-        tuner: Any = model.base_model
-        tuner.set_adapter(name, inference_mode=True)
-        yield
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from peft import PeftModel
 from transformers import BloomConfig, GPT2Config, MistralConfig
 
 from blackbox.scores import harness, mmlu, tasks
-from blackbox.scores.mmlu import Prompt, SharedLM, active
+from blackbox.scores.adapters import active
+from blackbox.scores.mmlu import Prompt, SharedLM
 from blackbox.scores.settings import ScoresSettings
 from tests.blackbox.scores.rows import adapted, llama, request, tokenizer, write_mmlu
 
