@@ -117,16 +117,22 @@ def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str)
 
 def _rows(texts: Sequence[Text], tokenizer: Any, max_length: int) -> Rows:
     """Each row's tokens, and where its response starts."""
-    eos = tokenizer.eos_token_id
-    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
+    prompts = prompt_tokens([prompt for prompt, _ in texts], tokenizer)
     responses = tokenizer([response for _, response in texts], add_special_tokens=False)["input_ids"]
+    return [
+        ([*prompt, *response, tokenizer.eos_token_id][:max_length], min(len(prompt), max_length))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+def prompt_tokens(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """The tokens of rendered prompts, as a response is to follow them."""
     rows = []
-    for prompt, response in zip(prompts, responses, strict=True):
+    for tokens in tokenizer(list(prompts))["input_ids"]:
         # A chat template wrote <s>, the tokenizer added another.
-        first = int(prompt[:2] == [tokenizer.bos_token_id] * 2)
-        last = len(prompt) - (prompt[-1:] == [eos])  # some tokenizers end every text with EOS
-        tokens = [*prompt[first:last], *response, eos]
-        rows.append((tokens[:max_length], min(last - first, max_length)))
+        first = int(tokens[:2] == [tokenizer.bos_token_id] * 2)
+        last = len(tokens) - (tokens[-1:] == [tokenizer.eos_token_id])  # some tokenizers end every text with EOS
+        rows.append(tokens[first:last])
     return rows
 
 
