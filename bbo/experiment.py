@@ -111,7 +111,7 @@ class _Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Literal["instruct"] = "instruct"
+    task: Literal["instruct", "qa"] = "instruct"
     model: dict[str, Any] | Literal["toy"]
     data: dict[str, Any] = {}
     space: dict[str, Variable]

@@ -23,6 +23,7 @@ from blackbox.jobs import Candidate, Jobs, measures_the_machine
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.resident import Resident
+from blackbox.scores import qa
 from blackbox.scores.requests import Wanted, is_task, wanted
 from blackbox.settings import Settings, Training, read_settings
 
@@ -57,7 +58,8 @@ class Blackbox:
         if self.settings is None:
             return {}
         outputs, scores, base = self.experiment.outputs, self.settings.scores, self.settings.base
-        return wanted(outputs, METRICS, scores, base, self._fingerprints.of_file)
+        answers = qa.wanted(outputs, self.settings, self._fingerprints.of_data)
+        return answers | wanted(outputs, (*METRICS, *answers), scores, base, self._fingerprints.of_file)
 
     @cached_property
     def _fingerprints(self) -> Fingerprints:
@@ -208,7 +210,7 @@ class Blackbox:
 def check_outputs(experiment: Experiment) -> None:
     """Raise InputError for outputs that no evaluation measures."""
     toys = experiment.model == "toy"
-    measured = toy.METRICS if toys else METRICS
+    measured = toy.METRICS if toys else (*METRICS, *(qa.METRICS if experiment.task == qa.TASK else ()))
     for output in experiment.outputs:
         if output.metric in measured:
             continue

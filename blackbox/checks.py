@@ -14,6 +14,7 @@ from bbo.stopping import refusal, stopping_of
 from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
+from blackbox.scores import qa
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, Source, Training, read_settings
 
@@ -52,12 +53,13 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
 
 
 def _impossible_scores(experiment: Experiment, blackbox: Blackbox, settings: Settings) -> list[str]:
-    if not blackbox.wanted:
+    benchmarks = [each for each in blackbox.wanted.values() if each.request.task != qa.TASK]
+    if not benchmarks:
         return []
     from blackbox.scores import humaneval, tasks  # noqa: PLC0415 - lm-eval takes seconds
 
     problems = dict[str, None]()
-    for each in blackbox.wanted.values():
+    for each in benchmarks:
         check = humaneval.check if each.request.task == HUMANEVAL else tasks.check
         messages = check(each.request, each.metric, settings.scores, settings.base)
         problems |= dict.fromkeys(str(experiment.locate(message)) for message in messages)

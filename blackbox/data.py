@@ -14,8 +14,9 @@ import torch
 
 from bbo.errors import InputError
 from blackbox.prompts import Row, Template, Text, chat_messages, read_template, render_chat
-from blackbox.settings import DataSettings, Source
+from blackbox.settings import DataSettings, QaSettings, Source
 from blackbox.sources import numbers, read_rows
+from blackbox.squad import read_questions
 from blackbox.tokens import Rows, cached
 
 MOST_DROPPED = 0.01
@@ -182,7 +183,8 @@ def _render_all(
     source: Source, settings: DataSettings, base: Path, place: str, template: Template | None, tokenizer: Any
 ) -> tuple[list[Text], int]:
     """All rows of a source as text, and the number of rows dropped because they hold nothing to learn."""
-    rows = read_rows(source, base, place)
+    qa = isinstance(settings, QaSettings)
+    rows = read_questions(source, settings, base, place) if qa else read_rows(source, base, place)
     names = _chat_columns(rows[0], settings) if template is None else template.required
     optional = ("input", "system") if template is None else (template.optional or "",)
     mapped = {name: settings.columns.get(name, name) for name in (*names, *optional)}

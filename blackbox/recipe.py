@@ -99,7 +99,7 @@ def common(settings: Settings, fingerprints: Fingerprints) -> dict[str, Any]:
     """What all evaluations of an experiment share, whatever the point: what a preflight and a base score are about."""
     return {
         "recipe": RECIPE,
-        "task": "instruct",
+        "task": settings.task,
         "model": fingerprints.of_model(settings),
         "dtype": settings.model.dtype,
         "data": fingerprints.of_data(settings),

@@ -16,7 +16,7 @@ from bbo.experiment import Experiment
 from blackbox.hyperparameters import Float, Int, Section, Training
 from blackbox.scores.settings import ScoresSettings
 
-__all__ = ["DataSettings", "ModelSettings", "Settings", "Source", "Training", "read_settings"]
+__all__ = ["DataSettings", "ModelSettings", "QaSettings", "Settings", "Source", "Training", "read_settings"]
 
 FILE_TYPES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -83,7 +83,7 @@ class DataSettings(Section):
     valid: Annotated[Float | Source, BeforeValidator(_as_share)]
     """A source of its own, or the share of `train` that is split off by `split_seed` and content."""
     prompt: str = "alpaca"
-    """alpaca, dolly, chat (the tokenizer's own), a template with {column} placeholders, or a file that holds one."""
+    """alpaca, dolly, qa, chat (the tokenizer's), a template with {column} placeholders, or a file that holds one."""
     max_length: Int = Field(512, ge=2)
     """Tokens of prompt and response together; what is longer is cut at its end."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -99,6 +99,17 @@ class DataSettings(Section):
         return value
 
 
+class QaSettings(DataSettings):
+    """Questions in SQuAD's format: a row's prompt is made of context and question, its response is the first answer."""
+
+    prompt: str = "qa"
+    max_new_tokens: Int = Field(32, ge=1)
+    """Tokens of an answer that is scored: exact_match, f1."""
+
+
+DATA: Mapping[str, type[DataSettings]] = {"instruct": DataSettings, "qa": QaSettings}
+"""By task."""
+
 SECTIONS: Mapping[str, type[Section]] = {
     "model": ModelSettings,
     "data": DataSettings,
@@ -111,6 +122,7 @@ SECTIONS: Mapping[str, type[Section]] = {
 class Settings:
     """The four sections of one experiment, and the folder that relative paths start from."""
 
+    task: str
     base: Path
     model: ModelSettings
     data: DataSettings
@@ -139,11 +151,11 @@ def read_settings(experiment: Experiment) -> Settings:
     """Check the sections that training and scoring need. Raises InputError with file and line of every error."""
     problems: list[str] = []
     sections: list[Any] = []
-    for name, model in SECTIONS.items():
+    for name, model in {**SECTIONS, "data": DATA[experiment.task]}.items():
         try:
             sections.append(experiment.section(name, model))
         except InputError as error:
             problems += error.messages
     if problems:
         raise InputError(*problems)
-    return Settings(experiment.base, *sections)
+    return Settings(experiment.task, experiment.base, *sections)

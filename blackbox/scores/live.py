@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bbo.experiment import Experiment
 from bbo.store import Evaluation, Score, write_json
 from blackbox.model import with_adapters
 from blackbox.outcome import failed
+from blackbox.scores import qa
 from blackbox.scores.requests import Request, Scored
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, read_settings
@@ -79,12 +80,9 @@ class _Scoring:
         self, model: PeftModel, request: Request, names: Names, batch_size: int
     ) -> dict[str | None, Scored | str]:
         """What a scorer found, or why it could not: together, else each alone, else row by row."""
-        from blackbox.scores import harness, humaneval  # noqa: PLC0415 - lm-eval takes seconds
-
-        evaluate = humaneval.evaluate if request.task == HUMANEVAL else harness.evaluate
         scores = self.settings.scores.model_copy(update={"batch_size": batch_size})
         try:
-            return {**evaluate(model, self.setup.tokenizer, names, request, scores, self.settings.base)}
+            return {**self._evaluate(model, request, names, replace(self.settings, scores=scores))}
         except Exception as error:
             reason = failed(error).reason or ""
             traceback.print_exc()
@@ -95,6 +93,16 @@ class _Scoring:
             print(f"{reason}: scoring row by row", file=sys.stderr, flush=True)
             return self._found(model, request, names, 1)
         return {names[0]: reason}
+
+    def _evaluate(
+        self, model: PeftModel, request: Request, names: Names, settings: Settings
+    ) -> dict[str | None, Scored]:
+        if request.task == qa.TASK:
+            return qa.evaluate(model, self.setup.tokenizer, names, request, settings)
+        from blackbox.scores import harness, humaneval  # noqa: PLC0415 - lm-eval takes seconds
+
+        evaluate = humaneval.evaluate if request.task == HUMANEVAL else harness.evaluate
+        return evaluate(model, self.setup.tokenizer, names, request, settings.scores, settings.base)
 
     def _score(self, request: Request, scored: Scored | str, seconds: float) -> Score:
         wrong = isinstance(scored, str)
