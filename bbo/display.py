@@ -169,10 +169,8 @@ def summary(
     rows["wall time"] = _clock(seconds)
     if best is not None:
         evaluation = store.evaluation(best[0].key)
-        kept = evaluation.adapter.is_dir()
-        rows["best adapter"] = (
-            str(evaluation.adapter) if kept else "none on disk (the toy has none; see resources.keep)"
-        )
+        kept = evaluation.weights
+        rows["best adapter"] = str(kept) if kept else "none on disk (the toy has none; see resources.keep)"
         rows["next"] = f"python -m blackbox.eval {evaluation.point_file}"
     return [f"{name:<22}{value}" for name, value in rows.items()]
 

@@ -51,7 +51,7 @@ def expected(training: Training, rows: int, valid_rows: int, processes: int) -> 
     micro = min(batch.micro, size)
     kind = training.lr_scheduler_type
     return {
-        **training.model_dump(mode="json"),
+        **training.acting(),
         "num_train_epochs": steps / training.steps_per_epoch(rows, processes),
         "warmup_steps": 0 if kind == "constant" else training.warmup(steps),
         "global_batch_size": size,
@@ -79,6 +79,17 @@ def read_adapter(model: Any, adapter: str, training: Training) -> dict[str, Any]
         "target_modules": _targets(model, list(layers), training),
         "gradient_checkpointing": any(getattr(part, "gradient_checkpointing", False) for part in model.modules()),
         "scaling": scaling,
+    }
+
+
+def read_model(model: Any, optimizer: Any) -> dict[str, Any]:
+    """What a live model holds whose weights are all trained."""
+    weights = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    whole = weights == trained == {id(parameter) for parameter in model.parameters()}
+    return {
+        "method": "full" if whole else f"{len(weights & trained)} of {len(list(model.parameters()))} weights",
+        "gradient_checkpointing": any(getattr(part, "gradient_checkpointing", False) for part in model.modules()),
     }
 
 

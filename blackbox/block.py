@@ -176,7 +176,7 @@ class Blackbox:
     def _work(self, candidates: Sequence[Candidate], waiting: dict[str, Candidate], told: Told) -> None:
         """Score those that have an adapter, train and score the others, and tell each as soon as it is whole."""
         trained = [c for c in candidates if self.store.evaluation(c.key).result() is not None]
-        kept = [c for c in trained if self.store.evaluation(c.key).adapter.is_dir()]
+        kept = [c for c in trained if self.store.evaluation(c.key).weights is not None]
         if len(kept) < len(trained):
             lost = f"{len(trained) - len(kept)} of {len(trained)} adapters to be scored were not kept (resources.keep)"
             print(f"{lost}: they are trained again", file=sys.stderr, flush=True)

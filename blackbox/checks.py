@@ -135,10 +135,11 @@ def _time(experiment: Experiment) -> str:
 
 
 def estimate(settings: Settings, training: Training) -> float | None:
-    """GiB that one process needs to train one point, from the model's config.json; None where there is none.
+    """GiB that one process needs to train one point, from the model's config.json; None where it does not say.
 
-    Weights; adapters with gradient and two moments in float32; activations at 34 bytes x tokens x width per layer for
-    16-bit numbers (Korthikanti et al. 2022, eq. 2, without the attention matrix) and the logits twice in float32.
+    Weights; adapters, or all weights, with gradient and two moments in float32; activations at 34 bytes x tokens x
+    width per layer for 16-bit numbers (Korthikanti et al. 2022, eq. 2, without the attention matrix) and the logits
+    twice in float32.
     """
     import json  # noqa: PLC0415
 
@@ -146,11 +147,17 @@ def estimate(settings: Settings, training: Training) -> float | None:
     if not file.is_file():
         return None
     config = json.loads(file.read_text())
-    width, layers, vocabulary = config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]
+    # GPT-2's and BLOOM's names
+    names = (("hidden_size", "n_embd", "n_embed"), ("num_hidden_layers", "n_layer"), ("vocab_size",))
+    width, layers, vocabulary = (next((int(config[n]) for n in known if n in config), 0) for known in names)
+    if not width * layers * vocabulary:
+        return None
     inner = config.get("intermediate_size", 4 * width)
     bytes_each = 4 if settings.model.dtype == "float32" else 2
-    weights = (layers * (4 * width**2 + 3 * width * inner) + 2 * vocabulary * width) * bytes_each
-    adapters = layers * 4 * 2 * width * training.lora_rank * 16
+    parameters = layers * (4 * width**2 + 3 * width * inner) + 2 * vocabulary * width
+    full = training.method == "full"
+    weights = 0 if full else parameters * bytes_each
+    adapters = parameters * 16 if full else layers * 4 * 2 * width * training.lora_rank * 16
     tokens = training.batch(1).micro * settings.data.max_length
     activations = tokens * (17 * bytes_each * width * (1 if training.gradient_checkpointing else layers))
     return float(weights + adapters + activations + tokens * vocabulary * 8) / 2**30
@@ -181,11 +188,13 @@ def full(experiment: Experiment) -> dict[str, Any]:
     valid = tokenize(texts.valid, tokenizer, settings.data.max_length, "data.valid")
     lengths = [len(example.tokens) for example in examples]
     accelerator = start_accelerator()
-    model = load_model(folder, settings.model).to(accelerator.device)
+    model = load_model(folder, settings.loaded).to(accelerator.device)
     training = settings.training_for(experiment.space.decode(experiment.space.middle()))
     memory = estimate(settings, training)
-    _check_identity(model, training, examples[:4])
-    setup = Setup(accelerator, model, Data(examples, valid, texts.dropped))
+    lora = training.method == "lora"
+    if lora:
+        _check_identity(model, training, examples[:4])
+    setup = Setup(accelerator, model, Data(examples, valid, texts.dropped), dtype=settings.model.dtype)
     if sentences := dead(experiment, settings, setup, blackbox.processes):
         raise InputError(*sentences)
     return {
@@ -200,7 +209,7 @@ def full(experiment: Experiment) -> dict[str, Any]:
         "rows_cut_at_max_length": sum(length == settings.data.max_length for length in lengths),
         "memory_gib": memory,
         "memory_there_gib": _memory_there(accelerator.device.type),
-        "fresh_adapter_changes_nothing": True,
+        **({"fresh_adapter_changes_nothing": True} if lora else {}),
         "variables_that_change_the_training": [n for n in experiment.space.free if n not in experiment.allow_dead],
     }
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from bbo.errors import InputError
 from bbo.experiment import Experiment
-from blackbox.hyperparameters import Float, Int, Section, Training
+from blackbox.hyperparameters import OF_LORA, Float, Int, Section, Training
 from blackbox.scores.settings import ScoresSettings
 
 __all__ = ["DataSettings", "ModelSettings", "QaSettings", "Settings", "Source", "Training", "read_settings"]
@@ -129,8 +129,20 @@ class Settings:
     training: Training
     scores: ScoresSettings
 
+    @property
+    def loaded(self) -> ModelSettings:
+        """The base model as it is loaded: whoever trains all its weights has them in float32."""
+        return self.model.model_copy(update={"dtype": "float32"}) if self.training.method == "full" else self.model
+
     def training_for(self, hyperparameters: Mapping[str, Any]) -> Training:
         """The training section with a point's values in it. Raises InputError for an unknown name or a bad value."""
+        if "method" in hyperparameters:
+            raise InputError("space.method: belongs to the training section, it is no variable")
+        adapters = sorted(OF_LORA & set(hyperparameters))
+        if self.training.method == "full" and adapters:
+            raise InputError(
+                f"space: method full trains all weights and has no adapter: leave out {', '.join(adapters)}"
+            )
         unknown = sorted(set(hyperparameters) - set(Training.model_fields))
         if unknown:
             known = ", ".join(Training.model_fields)
@@ -158,4 +170,8 @@ def read_settings(experiment: Experiment) -> Settings:
             problems += error.messages
     if problems:
         raise InputError(*problems)
-    return Settings(experiment.task, experiment.base, *sections)
+    settings = Settings(experiment.task, experiment.base, *sections)
+    if settings.training.method == "full" and settings.model.dtype == "float16":
+        sentence = "float16 is not offered with method full, it overflows without a scaled loss: bfloat16 or float32"
+        raise experiment.error("model.dtype", sentence)
+    return settings

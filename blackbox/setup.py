@@ -27,6 +27,8 @@ class Setup:
     data: Data
     tokenizer: Any = None
     """For the benchmarks."""
+    dtype: str = "float32"
+    """In which all weights are trained, under method full."""
     time_limit: float | None = None
     """Seconds that an evaluation may take."""
     keep_state: bool = False
@@ -50,7 +52,7 @@ def load(experiment: Experiment) -> Setup:
         folder = find_model(settings.model, settings.base)
     tokenizer = load_tokenizer(folder)
     data = load_data(settings.data, settings.base, tokenizer)
-    setup = Setup(accelerator, load_model(folder, settings.model), data, tokenizer)
+    setup = Setup(accelerator, load_model(folder, settings.loaded), data, tokenizer, settings.model.dtype)
     if not setup.sharded:  # else each process gets its part only
         setup.base = setup.base.to(accelerator.device)
     gc.freeze()  # all this stays: later collections, one after each pack, need not look at it

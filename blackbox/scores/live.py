@@ -13,6 +13,7 @@ from peft import PeftModel
 
 from bbo.experiment import Experiment
 from bbo.store import Evaluation, Score, write_json
+from blackbox.full import with_model
 from blackbox.model import with_adapters
 from blackbox.outcome import failed
 from blackbox.scores import qa
@@ -28,10 +29,15 @@ Names = Sequence[str | None]
 def score_job(setup: Setup, experiment: Experiment, job: Mapping[str, Any]) -> None:
     """Score what a job's evaluations lack, those together that want the same, and with them the base model."""
     scoring = _Scoring(setup, read_settings(experiment), job)
-    if scoring.adapters and setup.accelerator.is_main_process:
-        with with_adapters(setup.base, scoring.adapters) as model:
-            for request, names in scoring.wanting.values():
-                scoring.score(model, request, names)
+    if not scoring.trained or not setup.accelerator.is_main_process:
+        return
+    if scoring.settings.training.method == "full":
+        for name in (*scoring.trained, None):
+            scoring.score_model(name)
+        return
+    with with_adapters(setup.base, scoring.trained) as model:
+        for request, names in scoring.wanting.values():
+            scoring.score(model, request, names)
 
 
 @dataclass
@@ -44,7 +50,8 @@ class _Scoring:
 
     def __post_init__(self) -> None:
         self.evaluations: dict[str | None, Evaluation] = {}
-        self.adapters: dict[str, Path] = {}
+        self.trained: dict[str, Path] = {}
+        """Where each one's adapter, or its model, lies."""
         self.wanting: dict[str, tuple[Request, list[str | None]]] = {}
         """Name of the request -> who lacks it."""
         for number, item in enumerate(self.job["evaluations"]):
@@ -55,12 +62,21 @@ class _Scoring:
 
     def _add(self, name: str, evaluation: Evaluation, scores: Sequence[Mapping[str, Any]]) -> None:
         result = evaluation.result()
-        if not scores or result is None or result.status == "failed" or not evaluation.adapter.is_dir():
+        weights = evaluation.weights
+        if not scores or result is None or result.status == "failed" or weights is None:
             return
-        self.evaluations[name], self.adapters[name] = evaluation, evaluation.adapter
+        self.evaluations[name], self.trained[name] = evaluation, weights
         for request in (Request(**about) for about in scores):
             if evaluation.score(request.name) is None:
                 self.wanting.setdefault(request.name, (request, []))[1].append(name)
+
+    def score_model(self, name: str | None) -> None:
+        """All that is wanted of a model whose weights were all trained, or of the base model."""
+        requests = [request for request, names in self.wanting.values() if name in names]
+        if requests:
+            with with_model(self.setup, self.settings, name, None if name is None else self.trained[name]) as model:
+                for request in requests:
+                    self.score(model, request, [name])
 
     def score(self, model: PeftModel, request: Request, names: Names) -> None:
         for name in names:
