@@ -103,7 +103,7 @@ def read_optimizer(optimizer: Any, scheduler: Any, steps_per_epoch: int) -> dict
     epochs = {} if scheduled is None else {"num_train_epochs": scheduled / steps_per_epoch}
     return {
         "learning_rate": _one(group["initial_lr"] for group in groups),
-        "weight_decay": _one(group["weight_decay"] for group in groups),
+        "weight_decay": _one(group["weight_decay"] for group in groups if group.get("decays", True)),
         "adam_beta1": _one(group["betas"][0] for group in groups),
         "adam_beta2": _one(group["betas"][1] for group in groups),
         "adam_epsilon": _one(group["eps"] for group in groups),

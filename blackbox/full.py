@@ -52,6 +52,12 @@ class FullPack(Pack):
     def parameters(self, name: str) -> dict[str, Parameter]:
         return dict(self.adapted.named_parameters())
 
+    def groups(self, name: str) -> list[dict[str, Any]]:
+        """As transformers.Trainer has them: biases and the weights of norms do not decay."""
+        parameters = self.parameters(name).values()
+        matrices, vectors = ([p for p in parameters if (p.ndim < 2) is flat] for flat in (False, True))
+        return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0, "decays": False}]
+
     def logits(self, layout: Layout, names: Sequence[str]) -> Tensor:
         """Without names too it is the member that speaks, which is the base model before its first step."""
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):

@@ -98,7 +98,7 @@ def members_of(
             pack.adapted.activation_checkpointing_enable(options)
         optimizers = [
             torch.optim.AdamW(
-                pack.parameters(name).values(),
+                pack.groups(name),
                 lr=training.learning_rate,
                 betas=(training.adam_beta1, training.adam_beta2),
                 eps=training.adam_epsilon,

@@ -85,6 +85,10 @@ class Pack:
         parameters = self.adapted.named_parameters()
         return {key.replace(mark, "."): parameter for key, parameter in parameters if mark in key}
 
+    def groups(self, name: str) -> list[dict[str, Any]]:
+        """The same as an optimizer takes it."""
+        return [{"params": list(self.parameters(name).values())}]
+
     def lay_out(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], names: Sequence[str] = ()) -> Layout:
         """One pass over these rows, a list for each of the members named, or for the untouched base model."""
         sharing = [not (self.model.training and self._drops[name]) for name in names] or [True] * len(rows)

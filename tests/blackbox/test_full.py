@@ -91,8 +91,8 @@ def test_our_loss_is_that_of_transformers_trainer(
     assert result.status == "ok", result.reason
     print(f"{kind}: ours {result.metrics['eval_loss']:.7f}, transformers.Trainer {loss:.7f}, base model {base:.4f}")
     assert loss < base - 0.1
-    assert result.metrics["eval_loss"] == pytest.approx(loss, abs=1e-3)
-    assert result.metrics["train_loss"] == pytest.approx(trainer.state.log_history[-1]["train_loss"], abs=1e-3)
+    assert result.metrics["eval_loss"] == pytest.approx(loss, abs=1e-5)
+    assert result.metrics["train_loss"] == pytest.approx(trainer.state.log_history[-1]["train_loss"], abs=1e-5)
     assert result.metrics["trainable_parameters"] == sum(parameter.numel() for parameter in theirs.parameters())
 
 
