@@ -21,6 +21,7 @@ from benchmarks import peer
 from blackbox import applied, checks, train
 from blackbox.block import Blackbox
 from blackbox.data import epoch_steps
+from blackbox.full import pack_of
 from blackbox.hyperparameters import OF_LORA, Training
 from blackbox.liveness import dead
 from blackbox.settings import read_settings
@@ -307,6 +308,13 @@ def test_scorers_are_given_the_saved_models_one_by_one(
         alone = model.to(getattr(torch, dtype))(ids).logits.float().sum()
         assert found[key]["acc"] == pytest.approx(float(alone), rel=1e-6), key
     assert len({each["acc"] for each in found.values()}) == 3
+
+
+def test_shards_are_refused(full: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = load(read_experiment(full()))
+    monkeypatch.setattr(Setup, "sharded", True)
+    with pytest.raises(InputError, match=r"training\.method: full is not offered with FSDP"):
+        pack_of(setup, [Training(method="full")])
 
 
 def test_read_model_counts_what_the_optimizer_has(small_bloom: Path) -> None:
