@@ -170,7 +170,8 @@ def summary(
     if best is not None:
         evaluation = store.evaluation(best[0].key)
         kept = evaluation.weights
-        rows["best model" if kept == evaluation.model else "best adapter"] = str(kept) if kept else "none on disk (the toy has none; see resources.keep)"
+        what = "best model" if kept == evaluation.model else "best adapter"
+        rows[what] = str(kept) if kept else "none on disk (the toy has none; see resources.keep)"
         rows["next"] = f"python -m blackbox.eval {evaluation.point_file}"
     return [f"{name:<22}{value}" for name, value in rows.items()]
 

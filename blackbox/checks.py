@@ -188,12 +188,12 @@ def full(experiment: Experiment) -> dict[str, Any]:
     valid = tokenize(texts.valid, tokenizer, settings.data.max_length, "data.valid")
     lengths = [len(example.tokens) for example in examples]
     accelerator = start_accelerator()
-    model = load_model(folder, settings.loaded).to(accelerator.device)
+    model = load_model(folder, settings.loaded)
     training = settings.training_for(experiment.space.decode(experiment.space.middle()))
     memory = estimate(settings, training)
     lora = training.method == "lora"
     if lora:
-        _check_identity(model, training, examples[:4])
+        _check_identity(model.to(accelerator.device), training, examples[:4])
     setup = Setup(accelerator, model, Data(examples, valid, texts.dropped), dtype=settings.model.dtype)
     if sentences := dead(experiment, settings, setup, blackbox.processes):
         raise InputError(*sentences)

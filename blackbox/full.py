@@ -31,15 +31,13 @@ class FullPack(Pack):
     packs_rows = False
 
     def __init__(self, base: Any, training: Training, device: torch.device, dtype: str) -> None:
-        """The base model stays as it is; of a GPU it makes room."""
+        """The base model stays as it is, and where it is: see setup.load."""
         self._base = base
         self._dtype = getattr(torch, dtype)
         super().__init__(base, [training], device)
 
     def attach(self, base: Any, trainings: Sequence[Training]) -> Any:
-        model = copy.deepcopy(base).requires_grad_(True)
-        base.to("cpu")
-        return model
+        return copy.deepcopy(base).requires_grad_(True).to(self.device)
 
     @property
     def base(self) -> Any:
@@ -47,7 +45,7 @@ class FullPack(Pack):
 
     def detach(self) -> Any:
         del self.adapted, self.model
-        return self._base.to(self.device)
+        return self._base
 
     def parameters(self, name: str) -> dict[str, Parameter]:
         return dict(self.adapted.named_parameters())

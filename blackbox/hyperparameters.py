@@ -140,9 +140,9 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _full_has_no_adapter(self) -> "Training":
-        set_ = [name for name in sorted(OF_LORA) if getattr(self, name) != type(self).model_fields[name].default]
-        if self.method == "full" and set_:
-            raise ValueError(f"method full trains all weights and has no adapter: leave out {', '.join(set_)}")
+        named = [name for name in sorted(OF_LORA) if getattr(self, name) != type(self).model_fields[name].default]
+        if self.method == "full" and named:
+            raise ValueError(f"method full trains all weights and has no adapter: leave out {', '.join(named)}")
         return self
 
     def batch(self, processes: int) -> "Batch":

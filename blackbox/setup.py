@@ -53,7 +53,8 @@ def load(experiment: Experiment) -> Setup:
     tokenizer = load_tokenizer(folder)
     data = load_data(settings.data, settings.base, tokenizer)
     setup = Setup(accelerator, load_model(folder, settings.loaded), data, tokenizer, settings.model.dtype)
-    if not setup.sharded:  # else each process gets its part only
+    # Of a sharded model each process gets its part only; of one whose copies are trained the GPU has no need.
+    if not setup.sharded and settings.training.method == "lora":
         setup.base = setup.base.to(accelerator.device)
     gc.freeze()  # all this stays: later collections, one after each pack, need not look at it
     return setup
