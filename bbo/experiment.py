@@ -119,7 +119,7 @@ class _Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Literal["instruct", "classification"] = "instruct"
+    task: Literal["instruct", "classification", "qa"] = "instruct"
     model: dict[str, Any] | Literal["toy"]
     data: dict[str, Any] = {}
     space: dict[str, Variable]

@@ -1,6 +1,7 @@
 """The truth about evaluations: one folder per evaluation, named by the hash of all that determines its result.
 
     evals/3f2a91c07b5d4e68/   experiment.yaml point.txt applied.json progress.jsonl train.log adapter/ result.json
+                              model/ instead of adapter/ (where all weights are trained)
                               stopped.json instead of the last (where it was left early)
                               scores/ (benchmarks of the adapter, at any time after)
                               claim and state.safetensors (while somebody trains it, or goes on some day)
@@ -114,6 +115,8 @@ class Evaluation:
         self.progress_file = folder / "progress.jsonl"
         self.log_file = folder / "train.log"
         self.adapter = folder / "adapter"
+        self.model = folder / "model"
+        """Instead of an adapter, where all weights were trained."""
         self.state_file = folder / "state.safetensors"
         """Where training stands after its last whole epoch; there while it is under way, or where it is to be kept."""
         self.stop_file = folder / "stop"
@@ -131,6 +134,15 @@ class Evaluation:
             return None
         except (ValueError, TypeError):
             raise MachineError(f"{self.result_file}: damaged; remove it to train this evaluation again") from None
+
+    @property
+    def weights(self) -> Path | None:
+        """What was trained, adapter or model, while it is on disk."""
+        return next((folder for folder in (self.adapter, self.model) if folder.is_dir()), None)
+
+    def drop_weights(self) -> None:
+        for folder in (self.adapter, self.model):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def record(self, result: Result) -> None:
         """Write result.json, durable and whole. The last step: its existence means all else is there."""
@@ -201,7 +213,7 @@ class Evaluation:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in (self.result_file, self.applied_file, self.log_file, self.stop_file, self.stopped_file):
             leftover.unlink(missing_ok=True)
-        shutil.rmtree(self.adapter, ignore_errors=True)
+        self.drop_weights()
         self.experiment_file.write_text(experiment_text)
         self.point_file.write_text(point_text)
 

@@ -35,11 +35,12 @@ def summary(
     rows += [("evaluations", _counts(log)), ("wall time", clock(seconds))]
     if best:
         evaluations = [store.evaluation(ask.key) for ask, _ in best]
-        kept = [evaluation.adapter for evaluation in evaluations if evaluation.adapter.is_dir()]
+        kept = [weights for evaluation in evaluations if (weights := evaluation.weights)]
         none = "none on disk (the toy has none; see resources.keep)"
-        several = f"{len(kept)} of the front in {store.root}/*/adapter"
+        what = kept[0].name if kept else "adapter"
+        several = f"{len(kept)} of the front in {store.root}/*/{what}"
         where = none if not kept else str(kept[0]) if len(experiment.objectives) == 1 else several
-        rows.append(("best adapter" if len(experiment.objectives) == 1 else "adapters", where))
+        rows.append((f"best {what}" if len(experiment.objectives) == 1 else f"{what}s", where))
         rows.append(("next", f"python -m blackbox.eval {evaluations[0].point_file}"))
     return [f"{name:<22}{value}" for name, value in rows]
 

@@ -52,7 +52,7 @@ def expected(training: Training, rows: int, valid_rows: int, processes: int) -> 
     micro = min(batch.micro, size)
     kind = training.lr_scheduler_type
     return {
-        **training.model_dump(mode="json"),
+        **training.acting(),
         "num_train_epochs": steps / training.steps_per_epoch(rows, processes),
         "warmup_steps": 0 if kind == "constant" else training.warmup(steps),
         "global_batch_size": size,
@@ -83,6 +83,17 @@ def read_adapter(model: Any, adapter: str, training: Training) -> dict[str, Any]
     }
 
 
+def read_model(model: Any, optimizer: Any) -> dict[str, Any]:
+    """What a live model holds whose weights are all trained."""
+    weights = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    whole = weights == trained == {id(parameter) for parameter in model.parameters()}
+    return {
+        "method": "full" if whole else f"{len(weights & trained)} of {len(list(model.parameters()))} weights",
+        "gradient_checkpointing": any(getattr(part, "gradient_checkpointing", False) for part in model.modules()),
+    }
+
+
 def read_optimizer(optimizer: Any, scheduler: Any, steps_per_epoch: int) -> dict[str, Any]:
     """What the live optimizer's groups and the live schedule hold; of a schedule with an end, for how many epochs."""
     groups = optimizer.param_groups
@@ -93,7 +104,7 @@ def read_optimizer(optimizer: Any, scheduler: Any, steps_per_epoch: int) -> dict
     epochs = {} if scheduled is None else {"num_train_epochs": scheduled / steps_per_epoch}
     return {
         "learning_rate": _one(group["initial_lr"] for group in groups),
-        "weight_decay": _one(group["weight_decay"] for group in groups),
+        "weight_decay": _one(group["weight_decay"] for group in groups if group.get("decays", True)),
         "adam_beta1": _one(group["betas"][0] for group in groups),
         "adam_beta2": _one(group["betas"][1] for group in groups),
         "adam_epsilon": _one(group["eps"] for group in groups),

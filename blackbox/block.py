@@ -23,6 +23,7 @@ from blackbox.jobs import Candidate, Jobs, measures_the_machine
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.resident import Resident
+from blackbox.scores import qa
 from blackbox.scores.requests import Wanted, is_task, wanted
 from blackbox.settings import Settings, Training, read_settings
 
@@ -57,7 +58,10 @@ class Blackbox:
         if self.settings is None:
             return {}
         outputs, scores, base = self.experiment.outputs, self.settings.scores, self.settings.base
-        return wanted(outputs, measured_by(self.experiment), scores, base, self._fingerprints.of_file)
+        answers = qa.wanted(outputs, self.settings, self._fingerprints.of_data)
+        return answers | wanted(
+            outputs, (*measured_by(self.experiment), *answers), scores, base, self._fingerprints.of_file
+        )
 
     @cached_property
     def _fingerprints(self) -> Fingerprints:
@@ -174,7 +178,7 @@ class Blackbox:
     def _work(self, candidates: Sequence[Candidate], waiting: dict[str, Candidate], told: Told) -> None:
         """Score those that have an adapter, train and score the others, and tell each as soon as it is whole."""
         trained = [c for c in candidates if self.store.evaluation(c.key).result() is not None]
-        kept = [c for c in trained if self.store.evaluation(c.key).adapter.is_dir()]
+        kept = [c for c in trained if self.store.evaluation(c.key).weights is not None]
         if len(kept) < len(trained):
             lost = f"{len(trained) - len(kept)} of {len(trained)} adapters to be scored were not kept (resources.keep)"
             print(f"{lost}: they are trained again", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from bbo.stopping import refusal, stopping_of
 from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
+from blackbox.scores import qa
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, Source, Training, read_settings
 
@@ -54,12 +55,13 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
 
 
 def _impossible_scores(experiment: Experiment, blackbox: Blackbox, settings: Settings) -> list[str]:
-    if not blackbox.wanted:
+    benchmarks = [each for each in blackbox.wanted.values() if each.request.task != qa.TASK]
+    if not benchmarks:
         return []
     from blackbox.scores import humaneval, tasks  # noqa: PLC0415 - lm-eval takes seconds
 
     problems = dict[str, None]()
-    for each in blackbox.wanted.values():
+    for each in benchmarks:
         check = humaneval.check if each.request.task == HUMANEVAL else tasks.check
         messages = check(each.request, each.metric, settings.scores, settings.base)
         problems |= dict.fromkeys(str(experiment.locate(message)) for message in messages)
@@ -135,10 +137,11 @@ def _time(experiment: Experiment) -> str:
 
 
 def estimate(settings: Settings, training: Training) -> float | None:
-    """GiB that one process needs to train one point, from the model's config.json; None where there is none.
+    """GiB that one process needs to train one point, from the model's config.json; None where it does not say.
 
-    Weights; adapters with gradient and two moments in float32; activations at 34 bytes x tokens x width per layer for
-    16-bit numbers (Korthikanti et al. 2022, eq. 2, without the attention matrix) and the logits twice in float32.
+    Weights; adapters, or all weights, with gradient and two moments in float32; activations at 34 bytes x tokens x
+    width per layer for 16-bit numbers (Korthikanti et al. 2022, eq. 2, without the attention matrix) and the logits
+    twice in float32.
     """
     import json  # noqa: PLC0415
 
@@ -146,19 +149,26 @@ def estimate(settings: Settings, training: Training) -> float | None:
     if not file.is_file():
         return None
     config = json.loads(file.read_text())
-    names = (("hidden_size", "n_embd", "dim"), ("num_hidden_layers", "n_layer", "n_layers"), ("vocab_size",))
-    width, layers, vocabulary = (next((config[name] for name in each if name in config), 0) for each in names)
+    names = (
+        ("hidden_size", "n_embd", "n_embed", "dim"),
+        ("num_hidden_layers", "n_layer", "n_layers"),
+        ("vocab_size",),
+    )
+    width, layers, vocabulary = (next((int(config[n]) for n in known if n in config), 0) for known in names)
     if not width * layers:
         return None
     inner = config.get("intermediate_size", 4 * width)
     bytes_each = 4 if settings.model.dtype == "float32" else 2
-    of_layers = 0.5 if settings.model.quantization else bytes_each
-    weights = layers * (4 * width**2 + 3 * width * inner) * of_layers + 2 * vocabulary * width * bytes_each
-    adapters = layers * 4 * 2 * width * training.lora_rank * 16
+    of_layers, of_vocabulary = layers * (4 * width**2 + 3 * width * inner), 2 * vocabulary * width
+    if training.method == "full":
+        weights, trained = 0.0, (of_layers + of_vocabulary) * 16
+    else:
+        weights = of_layers * (0.5 if settings.model.quantization else bytes_each) + of_vocabulary * bytes_each
+        trained = layers * 4 * 2 * width * training.lora_rank * 16
     tokens = training.batch(1).micro * settings.data.max_length
     activations = tokens * (17 * bytes_each * width * (1 if training.gradient_checkpointing else layers))
     predicted = 0 if settings.task == "classification" else vocabulary
-    return float(weights + adapters + activations + tokens * predicted * 8) / 2**30
+    return float(weights + trained + activations + tokens * predicted * 8) / 2**30
 
 
 def full(experiment: Experiment) -> dict[str, Any]:
@@ -180,11 +190,13 @@ def full(experiment: Experiment) -> dict[str, Any]:
     model = load_for(settings, folder, tokenizer)
     if settings.task == "classification":
         check_length(model, [*examples, *data.valid])
-    model = model if settings.model.quantization else model.to(accelerator.device)
     training = settings.training_for(experiment.space.decode(experiment.space.middle()))
+    lora = training.method == "lora"
+    model = model.to(accelerator.device) if lora and not settings.model.quantization else model
     memory = estimate(settings, training)
-    _check_identity(model, training, examples[:4])
-    setup = Setup(accelerator, model, data)
+    if lora:
+        _check_identity(model, training, examples[:4])
+    setup = Setup(accelerator, model, data, dtype=settings.model.dtype)
     if sentences := dead(experiment, settings, setup, blackbox.processes):
         raise InputError(*sentences)
     return {
@@ -195,7 +207,7 @@ def full(experiment: Experiment) -> dict[str, Any]:
         "rows_cut_at_max_length": sum(length == settings.data.max_length for length in lengths),
         "memory_gib": memory,
         "memory_there_gib": _memory_there(accelerator.device.type),
-        "fresh_adapter_changes_nothing": True,
+        **({"fresh_adapter_changes_nothing": True} if lora else {}),
         "variables_that_change_the_training": [n for n in experiment.space.free if n not in experiment.allow_dead],
     }
 

@@ -14,8 +14,9 @@ import torch
 
 from bbo.errors import InputError
 from blackbox.prompts import Row, Template, Text, chat_messages, read_template, render_chat
-from blackbox.settings import DataSettings, Source
+from blackbox.settings import DataSettings, QaSettings, Source
 from blackbox.sources import numbers, read_rows
+from blackbox.squad import read_questions
 from blackbox.tokens import Rows, cached
 
 MOST_DROPPED = 0.01
@@ -127,16 +128,22 @@ def tokenize(texts: Sequence[Text], tokenizer: Any, max_length: int, place: str)
 
 def _rows(texts: Sequence[Text], tokenizer: Any, max_length: int) -> Rows:
     """Each row's tokens, and where its response starts."""
-    eos = tokenizer.eos_token_id
-    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
+    prompts = prompt_tokens([prompt for prompt, _ in texts], tokenizer)
     responses = tokenizer([response for _, response in texts], add_special_tokens=False)["input_ids"]
+    return [
+        ([*prompt, *response, tokenizer.eos_token_id][:max_length], min(len(prompt), max_length))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+def prompt_tokens(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """The tokens of rendered prompts, as a response is to follow them."""
     rows = []
-    for prompt, response in zip(prompts, responses, strict=True):
+    for tokens in tokenizer(list(prompts))["input_ids"]:
         # A chat template wrote <s>, the tokenizer added another.
-        first = int(prompt[:2] == [tokenizer.bos_token_id] * 2)
-        last = len(prompt) - (prompt[-1:] == [eos])  # some tokenizers end every text with EOS
-        tokens = [*prompt[first:last], *response, eos]
-        rows.append((tokens[:max_length], min(last - first, max_length)))
+        first = int(tokens[:2] == [tokenizer.bos_token_id] * 2)
+        last = len(tokens) - (tokens[-1:] == [tokenizer.eos_token_id])  # some tokenizers end every text with EOS
+        rows.append(tokens[first:last])
     return rows
 
 
@@ -186,7 +193,8 @@ def _render_all(
     source: Source, settings: DataSettings, base: Path, place: str, template: Template | None, tokenizer: Any
 ) -> tuple[list[Text], int]:
     """All rows of a source as text, and the number of rows dropped because they hold nothing to learn."""
-    rows = read_rows(source, base, place)
+    qa = isinstance(settings, QaSettings)
+    rows = read_questions(source, settings, base, place) if qa else read_rows(source, base, place)
     names = _chat_columns(rows[0], settings) if template is None else template.required
     optional = ("input", "system") if template is None else (template.optional or "",)
     mapped = {name: settings.columns.get(name, name) for name in (*names, *optional)}

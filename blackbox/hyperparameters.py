@@ -31,6 +31,9 @@ DETERMINES_NOTHING = {
 }
 """Settings that say how the same numbers are computed; all others are part of an evaluation's key."""
 
+OF_LORA = {"lora_rank", "lora_alpha", "lora_dropout", "use_rslora", "target_modules"}
+"""Settings of the adapter, which a training of all weights does not have."""
+
 NEED_ARGUMENTS = {
     "reduce_lr_on_plateau",
     "cosine_with_min_lr",
@@ -79,6 +82,8 @@ Schedule = Annotated[
 class Training(Section):
     """The settings of one training run."""
 
+    method: Literal["lora", "full"] = "lora"
+    """Whether an adapter is trained on the frozen model, or the model itself."""
     lora_rank: Int = Field(8, ge=1)
     lora_alpha: Float = Field(8.0, gt=0)
     lora_dropout: Float = Field(0.0, ge=0, le=1)
@@ -133,6 +138,13 @@ class Training(Section):
             raise ValueError("the schedule constant ignores warmup_steps, got both: write constant_with_warmup")
         return self
 
+    @model_validator(mode="after")
+    def _full_has_no_adapter(self) -> "Training":
+        named = [name for name in sorted(OF_LORA) if getattr(self, name) != type(self).model_fields[name].default]
+        if self.method == "full" and named:
+            raise ValueError(f"method full trains all weights and has no adapter: leave out {', '.join(named)}")
+        return self
+
     def batch(self, processes: int) -> "Batch":
         """How an optimizer step is cut up over `processes`. Raises InputError naming what does not divide."""
         size, micro, passes = (
@@ -175,8 +187,12 @@ class Training(Section):
 
     def determinants(self, processes: int) -> dict[str, Any]:
         """Everything here that determines a result, as plain JSON, for the evaluation's key."""
-        content = self.model_dump(mode="json", exclude=DETERMINES_NOTHING)
+        content = {name: value for name, value in self.acting().items() if name not in DETERMINES_NOTHING}
         return {**content, "global_batch_size": self.batch(processes).size}
+
+    def acting(self) -> dict[str, Any]:
+        """The settings that act, as plain JSON: with method full none of the adapter's, and only then the method."""
+        return self.model_dump(mode="json", exclude=OF_LORA if self.method == "full" else {"method"})
 
 
 def at_fidelity(training: Training, fidelity: Mapping[str, float]) -> Training:

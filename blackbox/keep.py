@@ -1,6 +1,5 @@
-"""Which adapters (`resources.keep`) and states of a run stay on disk."""
+"""Which adapters or models (`resources.keep`) and states of a run stay on disk."""
 
-import shutil
 from collections.abc import Iterable
 
 from bbo.experiment import Experiment
@@ -39,7 +38,7 @@ def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) 
                 ranks[ask.key] = experiment.rank(answer.values)
         order = best_first(ranks)
         for key in [*order[kept:], *(surrogates - ranks.keys())]:
-            shutil.rmtree(store.evaluation(key).adapter, ignore_errors=True)
+            store.evaluation(key).drop_weights()
         index.state.kept = {key: ranks[key] for key in order[:kept]}
 
 

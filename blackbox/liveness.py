@@ -7,7 +7,7 @@ training is judged by these.
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def dead(experiment: Experiment, settings: Settings, setup: Setup, processes: in
             in_doubt[name] = (low, high)
         elif _length(low, rows, processes) == _length(high, rows, processes):
             sentences.append(_sentence(name, "the same steps over the same batches"))
-    weights = iter(_train_shortly(setup, [training for both in in_doubt.values() for training in both]))
+    weights = _train_shortly(setup, [training for both in in_doubt.values() for training in both])
     for name in in_doubt:
         if _equal(next(weights), next(weights)):
             sentences.append(_sentence(name, f"the same adapter after {STEPS} steps in the middle of the space"))
@@ -54,10 +54,10 @@ def _length(training: Training, rows: int, processes: int) -> tuple[int, int]:
     return training.steps(rows, processes), training.batch(processes).size
 
 
-def _train_shortly(setup: Setup, trainings: Sequence[Training]) -> list[dict[str, Tensor]]:
-    """The adapters after a full schedule of a few steps with few rows, in order."""
+def _train_shortly(setup: Setup, trainings: Sequence[Training]) -> Iterator[dict[str, Tensor]]:
+    """The weights after a full schedule of a few steps with few rows, in order; of whole models one after another."""
     if not trainings:
-        return []
+        return
     rows = setup.data.train[: STEPS * ROWS_PER_STEP]
     batch = {
         "global_batch_size": ROWS_PER_STEP,
@@ -67,12 +67,19 @@ def _train_shortly(setup: Setup, trainings: Sequence[Training]) -> list[dict[str
     length = {"num_train_epochs": STEPS / math.ceil(len(rows) / ROWS_PER_STEP)}
     short = [training.model_copy(update=batch | length) for training in trainings]
     few = replace(setup, data=Data(rows, setup.data.valid[:1], 0), time_limit=None, keep_state=False)
+    packs = [[training] for training in short] if short[0].method == "full" else [short]
+    for pack in packs:
+        yield from _trained(few, pack)
+
+
+def _trained(setup: Setup, trainings: Sequence[Training]) -> list[dict[str, Tensor]]:
+    """The weights of these, trained together."""
     with tempfile.TemporaryDirectory() as folder:
-        evaluations = [Evaluation(Path(folder) / str(number)) for number in range(len(short))]
+        evaluations = [Evaluation(Path(folder) / str(number)) for number in range(len(trainings))]
         for evaluation in evaluations:
             evaluation.folder.mkdir()
-        with members_of(few, short, evaluations) as (pack, members):
-            fit(few, pack, members)
+        with members_of(setup, trainings, evaluations) as (pack, members):
+            fit(setup, pack, members)
             return [{name: value.detach().clone() for name, value in m.parameters.items()} for m in members]
 
 

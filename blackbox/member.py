@@ -17,6 +17,7 @@ from bbo.stopping import Judge
 from bbo.store import Evaluation, write_json
 from blackbox import applied
 from blackbox.applied import Counts
+from blackbox.full import pack_of, save_model
 from blackbox.outcome import Ended, PointFailed
 from blackbox.pack import Pack
 from blackbox.settings import Training
@@ -90,7 +91,7 @@ def members_of(
 ) -> Iterator[tuple[Pack, list[Member]]]:
     """Fresh adapters on the base model, ready to train; taken off again at the end, however it ends."""
     accelerator = setup.accelerator
-    pack = Pack(setup.base, trainings, accelerator.device)
+    pack = pack_of(setup, trainings)
     checkpointing = trainings[0].gradient_checkpointing
     try:
         if checkpointing:
@@ -99,7 +100,7 @@ def members_of(
             pack.adapted.activation_checkpointing_enable(options)
         optimizers = [
             torch.optim.AdamW(
-                pack.parameters(name).values(),
+                pack.groups(name),
                 lr=training.learning_rate,
                 betas=(training.adam_beta1, training.adam_beta2),
                 eps=training.adam_epsilon,
@@ -154,7 +155,7 @@ def require_static(setup: Setup, pack: Pack, member: Member, wanted: Training) -
 
 
 def finish(setup: Setup, pack: Pack, member: Member, wanted: Training) -> None:
-    """Show that what was applied is what was wanted, and save the adapter. Raises PointFailed."""
+    """Show that what was applied is what was wanted, and save the adapter or the model. Raises PointFailed."""
     counts = shared_counts(setup, member.counts)
     used = _read_static(setup, pack, member, wanted)
     used |= applied.read_loop(member.criterion, member.clip, counts, member.per_epoch)
@@ -165,7 +166,10 @@ def finish(setup: Setup, pack: Pack, member: Member, wanted: Training) -> None:
     if setup.accelerator.is_main_process:
         write_json(member.evaluation.applied_file, used)
     _require(proposed, used)
-    save_adapter(setup, pack, member)
+    if wanted.method == "lora":
+        save_adapter(setup, pack, member)
+    elif setup.accelerator.is_main_process:
+        save_model(pack.adapted, setup.tokenizer, member.evaluation.model)
 
 
 def save_adapter(setup: Setup, pack: Pack, member: Member) -> None:
@@ -198,9 +202,12 @@ def _steps_per_epoch(setup: Setup, wanted: Training) -> int:
 
 
 def _read_static(setup: Setup, pack: Pack, member: Member, wanted: Training) -> dict[str, Any]:
-    """What adapter, optimizer and schedule hold right now."""
-    adapter = applied.read_adapter(pack.adapted, member.name, wanted)
-    return adapter | applied.read_optimizer(member.optimizer, member.scheduler, _steps_per_epoch(setup, wanted))
+    """What adapter or model, optimizer and schedule hold right now."""
+    if wanted.method == "full":
+        held = applied.read_model(pack.adapted, member.optimizer)
+    else:
+        held = applied.read_adapter(pack.adapted, member.name, wanted)
+    return held | applied.read_optimizer(member.optimizer, member.scheduler, _steps_per_epoch(setup, wanted))
 
 
 def shared_counts(setup: Setup, mine: Counts) -> Counts:

@@ -81,7 +81,7 @@ def load_for(settings: Settings, folder: Path, tokenizer: Any) -> PreTrainedMode
     """The base model of the experiment's task."""
     if isinstance(settings.data, ClassificationSettings):
         return load_classifier(folder, settings.model, settings.data.num_labels, padding_token(tokenizer))
-    return load_model(folder, settings.model)
+    return load_model(folder, settings.loaded)
 
 
 def check_length(model: Any, examples: Iterable[Example]) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Generator, Tensor
 from torch.nn import Linear, Module, Parameter
@@ -30,17 +29,20 @@ end in a position-wise `mlp`."""
 class Pack:
     """Fresh adapters on a base model, and the pass that is under way."""
 
+    packs_rows = True
+    """Whether rows may go without padding, where the model can."""
+
     def __init__(self, base: Any, trainings: Sequence[Training], device: torch.device) -> None:
         """One adapter for each training. Raises InputError, the base model then being as it was."""
         self.names = [f"member{number}" for number in range(len(trainings))]
         self.generators = {name: Generator(device) for name in self.names}
         """Of each member's dropout."""
         self.device = device
-        self.adapted: PeftModel = attach(base, dict(zip(self.names, trainings, strict=True)))
+        self.adapted: Any = self.attach(base, trainings)
         self.model: Any = self.adapted
         """What is called: accelerate may wrap it."""
         self._own_attention = base.config._attn_implementation
-        self._flat = base.config.model_type in SIDE_BY_SIDE and self._own_attention == "sdpa"
+        self._flat = self.packs_rows and base.config.model_type in SIDE_BY_SIDE and self._own_attention == "sdpa"
         self._undo = kernels.install(base) if self._flat and device.type == "cpu" else None
         # The kernel of a GPU takes whole rows.
         self._sharing = self._flat and device.type == "cpu"
@@ -57,22 +59,38 @@ class Pack:
             self.close()
             raise
 
+    def attach(self, base: Any, trainings: Sequence[Training]) -> Any:
+        """What is trained."""
+        return attach(base, dict(zip(self.names, trainings, strict=True)))
+
+    def detach(self) -> Any:
+        """Take it off: the base model as it was."""
+        return detach(self.adapted)
+
+    @property
+    def base(self) -> Any:
+        """The model whose layers are computed."""
+        return self.adapted.get_base_model()
+
     def close(self) -> Any:
         """Take the adapters off. Returns the base model as it was."""
         for hook in self._hooks:
             hook.remove()
-        base: Any = self.adapted.get_base_model()
         if self._undo is not None:
             self._undo()
         if self._flat:
-            base.set_attn_implementation(self._own_attention)
-        return detach(self.adapted)
+            self.base.set_attn_implementation(self._own_attention)
+        return self.detach()
 
     def parameters(self, name: str) -> dict[str, Parameter]:
         """What a member trains, by PEFT's names without the member's own."""
         mark = f".{name}."
         parameters = self.adapted.named_parameters()
         return {key.replace(mark, "."): parameter for key, parameter in parameters if mark in key}
+
+    def groups(self, name: str) -> list[dict[str, Any]]:
+        """The same as an optimizer takes it."""
+        return [{"params": list(self.parameters(name).values())}]
 
     def lay_out(self, examples: Sequence[Example], rows: Sequence[Sequence[int]], names: Sequence[str] = ()) -> Layout:
         """One pass over these rows, a list for each of the members named, or for the untouched base model."""
@@ -102,7 +120,7 @@ class Pack:
                     place = name.removeprefix("base_model.model.")
                     raise InputError(f"training.target_modules: {place} is no linear layer")
                 layer.forward = partial(self._forward, layer)  # type: ignore[attr-defined]
-        base: Any = self.adapted.get_base_model()
+        base = self.base
         if not self.heads:
             head = base.get_output_embeddings()
             self._hooks.append(head.register_forward_pre_hook(self._enter_head))

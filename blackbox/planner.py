@@ -48,8 +48,10 @@ def evenly(items: Sequence[Item], most: int) -> list[list[Item]]:
 def most_members(setup: Setup, trainings: Sequence[Training]) -> int:
     """How many of these fit into the memory of a GPU at once, by a measured pass of the longest rows with one of them.
 
-    On a CPU as many as there are.
+    On a CPU as many as there are; one where all weights are trained.
     """
+    if trainings[0].method == "full":
+        return 1
     if setup.accelerator.device.type != "cuda" or len(trainings) == 1:
         return len(trainings)
     before, peak, free = _measure(setup, max(trainings, key=lambda training: training.lora_rank))

@@ -72,7 +72,10 @@ DOLLY = Template(
     optional="context",
 )
 
-TEMPLATES = {"alpaca": ALPACA, "dolly": DOLLY}
+# For SQuAD's columns; the answer's first word is then one as it stands in a text.
+QA = Template(prompt="Question: {question} Context: {context} Answer:", response=" {output}")
+
+TEMPLATES = {"alpaca": ALPACA, "dolly": DOLLY, "qa": QA}
 
 
 def read_template(prompt: str, base: Path) -> Template:

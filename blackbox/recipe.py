@@ -115,7 +115,8 @@ def loaded(settings: Settings, accelerate: Path | None, fingerprints: Fingerprin
     files = [file for package in ("bbo", "blackbox") for file in (ROOT / package).rglob("*.py")]
     code = {str(file): sha256(file.read_bytes()).hexdigest() for file in [*files, *filter(None, [accelerate])]}
     sections = {"model": settings.model.model_dump(), "data": settings.data.model_dump()}
-    return key_of({**common(settings, fingerprints), "sections": sections, "code": code})
+    about = {"method": settings.training.method, "sections": sections, "code": code}
+    return key_of({**common(settings, fingerprints), **about})
 
 
 def _model_files(folder: Path) -> Iterator[Path]:

@@ -13,11 +13,20 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from bbo.errors import InputError
 from bbo.experiment import Experiment
-from blackbox.hyperparameters import Float, Int, Section, Training
+from blackbox.hyperparameters import OF_LORA, Float, Int, Section, Training
 from blackbox.prompts import PLACEHOLDER
 from blackbox.scores.settings import ScoresSettings
 
-__all__ = ["ClassificationSettings", "DataSettings", "ModelSettings", "Settings", "Source", "Training", "read_settings"]
+__all__ = [
+    "ClassificationSettings",
+    "DataSettings",
+    "ModelSettings",
+    "QaSettings",
+    "Settings",
+    "Source",
+    "Training",
+    "read_settings",
+]
 
 FILE_TYPES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -102,7 +111,7 @@ class DataSettings(Sides):
     """Instruction data: rows and the prompt they are rendered with."""
 
     prompt: str = "alpaca"
-    """alpaca, dolly, chat (the tokenizer's own), a template with {column} placeholders, or a file that holds one."""
+    """alpaca, dolly, qa, chat (the tokenizer's), a template with {column} placeholders, or a file that holds one."""
     columns: dict[str, str] = Field(default_factory=dict)
     """The prompt's column names -> the data's where they differ: {instruction: question, output: answer}."""
 
@@ -134,7 +143,19 @@ class ClassificationSettings(Sides):
         return self
 
 
-DATA: Mapping[str, type[Sides]] = {"instruct": DataSettings, "classification": ClassificationSettings}
+class QaSettings(DataSettings):
+    """Questions in SQuAD's format: a row's prompt is made of context and question, its response is the first answer."""
+
+    prompt: str = "qa"
+    max_new_tokens: Int = Field(32, ge=1)
+    """Tokens of an answer that is scored: exact_match, f1."""
+
+
+DATA: Mapping[str, type[Sides]] = {
+    "instruct": DataSettings,
+    "classification": ClassificationSettings,
+    "qa": QaSettings,
+}
 """The data section of each task."""
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -157,8 +178,20 @@ class Settings:
     scores: ScoresSettings
     task: str = "instruct"
 
+    @property
+    def loaded(self) -> ModelSettings:
+        """The base model as it is loaded: whoever trains all its weights has them in float32."""
+        return self.model.model_copy(update={"dtype": "float32"}) if self.training.method == "full" else self.model
+
     def training_for(self, hyperparameters: Mapping[str, Any]) -> Training:
         """The training section with a point's values in it. Raises InputError for an unknown name or a bad value."""
+        if "method" in hyperparameters:
+            raise InputError("space.method: belongs to the training section, it is no variable")
+        adapters = sorted(OF_LORA & set(hyperparameters))
+        if self.training.method == "full" and adapters:
+            raise InputError(
+                f"space: method full trains all weights and has no adapter: leave out {', '.join(adapters)}"
+            )
         unknown = sorted(set(hyperparameters) - set(Training.model_fields))
         if unknown:
             known = ", ".join(Training.model_fields)
@@ -186,4 +219,17 @@ def read_settings(experiment: Experiment) -> Settings:
             problems += error.messages
     if problems:
         raise InputError(*problems)
-    return Settings(experiment.base, task=experiment.task, **sections)
+    settings = Settings(experiment.base, task=experiment.task, **sections)
+    if settings.training.method == "full":
+        _check_full(experiment, settings)
+    return settings
+
+
+def _check_full(experiment: Experiment, settings: Settings) -> None:
+    if settings.task == "classification":
+        raise experiment.error("training.method", "full is not offered for classification: lora trains the head too")
+    if settings.model.quantization:
+        raise experiment.error("model.quantization", "4-bit weights cannot be trained: leave it out with method full")
+    if settings.model.dtype == "float16":
+        sentence = "float16 is not offered with method full, it overflows without a scaled loss: bfloat16 or float32"
+        raise experiment.error("model.dtype", sentence)

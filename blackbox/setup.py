@@ -29,6 +29,8 @@ class Setup:
     data: Data
     tokenizer: Any = None
     """For the benchmarks."""
+    dtype: str = "float32"
+    """In which all weights are trained, under method full."""
     time_limit: float | None = None
     """Seconds that an evaluation may take."""
     keep_state: bool = False
@@ -56,8 +58,9 @@ def load(experiment: Experiment) -> Setup:
         folder = find_model(settings.model, settings.base)
     tokenizer = load_tokenizer(folder)
     data = data_for(settings, tokenizer)
-    setup = Setup(accelerator, load_for(settings, folder, tokenizer), data, tokenizer)
-    if not setup.sharded and not quantized:  # else each process gets its part only, or has it
+    setup = Setup(accelerator, load_for(settings, folder, tokenizer), data, tokenizer, settings.model.dtype)
+    # Of a sharded model each process gets its part only; of one whose copies are trained the GPU has no need.
+    if not setup.sharded and not quantized and settings.training.method == "lora":
         setup.base = setup.base.to(accelerator.device)
     gc.freeze()  # all this stays: later collections, one after each pack, need not look at it
     return setup

@@ -38,7 +38,7 @@ def read_rows(source: Source, base: Path, place: str, keep_empty: bool = False) 
         if file is None:
             rows = datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
         else:
-            _check_text(file, source.file_type, place)
+            check_text(file, source.file_type, place)
             with tempfile.TemporaryDirectory() as cache:  # parsing is quicker than a cache that grows for ever
                 rows = datasets.load_dataset(
                     source.file_type,
@@ -91,7 +91,7 @@ def _commit(source: Source) -> str:
     return remembered.read_text().strip()
 
 
-def _check_text(file: Path, file_type: str | None, place: str) -> None:
+def check_text(file: Path, file_type: str | None, place: str) -> None:
     """Raise InputError unless the file is there and, if it is text, UTF-8 throughout."""
     if not file.is_file():
         raise InputError(f"{place}: no such file: {file}")

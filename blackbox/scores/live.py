@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from peft import PeftModel
 
 from bbo.experiment import Experiment
 from bbo.store import Evaluation, Score, write_json
+from blackbox.full import with_model
 from blackbox.model import with_adapters
 from blackbox.outcome import failed
+from blackbox.scores import qa
 from blackbox.scores.requests import Request, Scored
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, read_settings
@@ -27,10 +29,15 @@ Names = Sequence[str | None]
 def score_job(setup: Setup, experiment: Experiment, job: Mapping[str, Any]) -> None:
     """Score what a job's evaluations lack, those together that want the same, and with them the base model."""
     scoring = _Scoring(setup, read_settings(experiment), job)
-    if scoring.adapters and setup.accelerator.is_main_process:
-        with with_adapters(setup.base, scoring.adapters) as model:
-            for request, names in scoring.wanting.values():
-                scoring.score(model, request, names)
+    if not scoring.trained or not setup.accelerator.is_main_process:
+        return
+    if scoring.settings.training.method == "full":
+        for name in (*scoring.trained, None):
+            scoring.score_model(name)
+        return
+    with with_adapters(setup.base, scoring.trained) as model:
+        for request, names in scoring.wanting.values():
+            scoring.score(model, request, names)
 
 
 @dataclass
@@ -43,7 +50,8 @@ class _Scoring:
 
     def __post_init__(self) -> None:
         self.evaluations: dict[str | None, Evaluation] = {}
-        self.adapters: dict[str, Path] = {}
+        self.trained: dict[str, Path] = {}
+        """Where each one's adapter, or its model, lies."""
         self.wanting: dict[str, tuple[Request, list[str | None]]] = {}
         """Name of the request -> who lacks it."""
         for number, item in enumerate(self.job["evaluations"]):
@@ -54,12 +62,21 @@ class _Scoring:
 
     def _add(self, name: str, evaluation: Evaluation, scores: Sequence[Mapping[str, Any]]) -> None:
         result = evaluation.result()
-        if not scores or result is None or result.status == "failed" or not evaluation.adapter.is_dir():
+        weights = evaluation.weights
+        if not scores or result is None or result.status == "failed" or weights is None:
             return
-        self.evaluations[name], self.adapters[name] = evaluation, evaluation.adapter
+        self.evaluations[name], self.trained[name] = evaluation, weights
         for request in (Request(**about) for about in scores):
             if evaluation.score(request.name) is None:
                 self.wanting.setdefault(request.name, (request, []))[1].append(name)
+
+    def score_model(self, name: str | None) -> None:
+        """All that is wanted of a model whose weights were all trained, or of the base model."""
+        requests = [request for request, names in self.wanting.values() if name in names]
+        if requests:
+            with with_model(self.setup, self.settings, name, None if name is None else self.trained[name]) as model:
+                for request in requests:
+                    self.score(model, request, [name])
 
     def score(self, model: PeftModel, request: Request, names: Names) -> None:
         for name in names:
@@ -79,12 +96,9 @@ class _Scoring:
         self, model: PeftModel, request: Request, names: Names, batch_size: int
     ) -> dict[str | None, Scored | str]:
         """What a scorer found, or why it could not: together, else each alone, else row by row."""
-        from blackbox.scores import harness, humaneval  # noqa: PLC0415 - lm-eval takes seconds
-
-        evaluate = humaneval.evaluate if request.task == HUMANEVAL else harness.evaluate
         scores = self.settings.scores.model_copy(update={"batch_size": batch_size})
         try:
-            return {**evaluate(model, self.setup.tokenizer, names, request, scores, self.settings.base)}
+            return {**self._evaluate(model, request, names, replace(self.settings, scores=scores))}
         except Exception as error:
             reason = failed(error).reason or ""
             traceback.print_exc()
@@ -95,6 +109,16 @@ class _Scoring:
             print(f"{reason}: scoring row by row", file=sys.stderr, flush=True)
             return self._found(model, request, names, 1)
         return {names[0]: reason}
+
+    def _evaluate(
+        self, model: PeftModel, request: Request, names: Names, settings: Settings
+    ) -> dict[str | None, Scored]:
+        if request.task == qa.TASK:
+            return qa.evaluate(model, self.setup.tokenizer, names, request, settings)
+        from blackbox.scores import harness, humaneval  # noqa: PLC0415 - lm-eval takes seconds
+
+        evaluate = humaneval.evaluate if request.task == HUMANEVAL else harness.evaluate
+        return evaluate(model, self.setup.tokenizer, names, request, settings.scores, settings.base)
 
     def _score(self, request: Request, scored: Scored | str, seconds: float) -> Score:
         wrong = isinstance(scored, str)

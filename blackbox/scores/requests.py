@@ -41,13 +41,18 @@ class Request:
     lm_eval: str
     """Its version, since the prompts are its."""
     scorer: int = SCORER
+    max_new_tokens: int | None = None
+    """Of an answer, where it is not lm-eval that says so."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subtasks", tuple(self.subtasks))  # a list where it comes out of a job file
 
     @property
     def digest(self) -> str:
-        return key_of(asdict(self))
+        about = asdict(self)
+        if self.max_new_tokens is None:
+            del about["max_new_tokens"]
+        return key_of(about)
 
     @property
     def name(self) -> str:

@@ -71,6 +71,24 @@ def small_model(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
+def small_bloom(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BLOOM: padded rows, positions as distances, the vocabulary's matrix at both ends."""
+    import torch  # noqa: PLC0415 - heavy
+    from transformers import BloomConfig, BloomForCausalLM  # noqa: PLC0415 - heavy
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("bloom")
+    config = BloomConfig(
+        vocab_size=260, hidden_size=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        initializer_range=0.2,
+    )  # fmt: skip
+    BloomForCausalLM(config).save_pretrained(folder)
+    for file in tokenizer_folder.iterdir():
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def imported() -> None:
     """Heavy libraries are there, and no gc.collect() of the trainer searches them."""
     import blackbox.train  # noqa: F401, PLC0415 - heavy

@@ -103,7 +103,11 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
         (b'{"instruction": "a", "output": "b"}\n{"instruction": "", "output": "b"}\n', {}, "is empty in 1 of 2 rows"),
         (b'{"instruction": "a", "output": "b"}\n{"instruction": "a", "output": null}\n', {}, "row 2"),
         (b'{"instruction": "a", "output": ["b"]}\n', {}, "output of train.jsonl is not text in row 1"),
-        (b'{"instruction": "a", "output": "b"}\n', {"prompt": "alpacca"}, "data.prompt: must be alpaca, dolly, chat"),
+        (
+            b'{"instruction": "a", "output": "b"}\n',
+            {"prompt": "alpacca"},
+            "data.prompt: must be alpaca, dolly, qa",
+        ),
         (b'{"instruction": "a", "output": "b"}\n', {"prompt": "{inst} {output}"}, "has no column inst"),
         (b'{"instruction": "a", "output": "b"}\n', {"valid": 0.5}, "leaves one side of 1 rows empty"),
         (

@@ -84,6 +84,25 @@ def test_processes_leave_the_result_unchanged(
             assert torch.allclose(adapters[name][key], weights, atol=1e-4), key
 
 
+def test_all_weights_are_trained_by_two_processes_as_by_one(
+    tmp_path: Path, on_cpu: None, experiment: Write, write_job: Write
+) -> None:
+    from blackbox import train  # noqa: PLC0415 - heavy
+
+    file = experiment(**TRAINING, method="full", target_modules=None, sections={"space": {"seed": {"int": [0, 9]}}})
+    jobs = {name: write_job(file, {"learning_rate": 1e-3}, name=name) for name in ("one", "ddp")}
+    train.run(jobs["one"])
+    done = launch(jobs["ddp"], 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, ddp = (results(job)[0] for job in jobs.values())
+    assert ddp.status == "ok", ddp.reason
+    for metric in ("eval_loss", "train_loss", "trainable_parameters"):
+        assert ddp.metrics[metric] == pytest.approx(one.metrics[metric], abs=1e-5), metric
+    alone, together = (load_file(tmp_path / name / f"{name}0" / "model" / "model.safetensors") for name in jobs)
+    assert alone.keys() == together.keys()
+    assert all(torch.allclose(together[key], weights, atol=1e-4) for key, weights in alone.items())
+
+
 def test_an_out_of_memory_process_fails_the_point_and_frees_the_other(
     tmp_path: Path, experiment: Write, write_job: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

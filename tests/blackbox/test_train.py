@@ -25,7 +25,7 @@ from blackbox import model as models
 from blackbox import setup as setups
 from blackbox.data import epoch_steps
 from blackbox.failure import failure_file
-from blackbox.hyperparameters import DETERMINES_NOTHING, Training
+from blackbox.hyperparameters import DETERMINES_NOTHING, OF_LORA, Training
 from blackbox.settings import ModelSettings
 from tests.blackbox.conftest import results
 
@@ -55,8 +55,7 @@ def applied_of(tmp_path: Path, name: str = "job") -> dict[str, Any]:
 
 def test_our_defaults_are_those_of_transformers_and_peft() -> None:
     ours, theirs, lora = Training(), TrainingArguments(output_dir="unused"), LoraConfig()
-    others = {"lora_rank", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "global_batch_size"}
-    for name in set(Training.model_fields) - others - DETERMINES_NOTHING:
+    for name in set(Training.model_fields) - OF_LORA - {"method", "global_batch_size"} - DETERMINES_NOTHING:
         assert getattr(ours, name) == getattr(theirs, name), name
     assert (ours.lora_rank, ours.lora_alpha, ours.lora_dropout) == (lora.r, lora.lora_alpha, lora.lora_dropout)
     assert (ours.use_rslora, ours.target_modules) == (lora.use_rslora, lora.target_modules)
@@ -195,7 +194,7 @@ ALL = {
 
 
 def test_every_setting_is_read_back(tmp_path: Path, experiment: Write, write_job: Write) -> None:
-    assert set(ALL) == set(Training.model_fields)
+    assert set(ALL) == set(Training.model_fields) - {"method"}  # tests/blackbox/test_full.py
     assert all(value != Training.model_fields[name].default for name, value in ALL.items())
     job = write_job(experiment(), ALL)
     train.run(job)
