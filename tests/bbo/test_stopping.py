@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bbo.front import front_of
 from bbo.errors import InputError
 from bbo.experiment import Experiment, Stopping, read_experiment
+from bbo.front import front_of
 from bbo.guard import Guard, Limits, failed_in_a_row
 from bbo.run import Run
 from bbo.runlog import Answer, RunLog
