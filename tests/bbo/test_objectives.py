@@ -167,7 +167,7 @@ def test_who_takes_one_objective_says_so(toy: Toy, command: Command, tmp_path: P
 
 
 def test_a_class_of_the_users_may_take_several(toy: Toy, command: Command, tmp_path: Path) -> None:
-    toy(6, in_yaml=FRONT_YAML, in_text=FRONT_TEXT)
+    toy(6, in_yaml=FRONT_YAML, in_text={**FRONT_TEXT, **FAILING})
     text = MINE.replace("copies: float", "objectives=1, copies: float").replace(
         "self.told.append(outcome)", "self.told.append(outcome); assert len(outcome.objectives) == 2, outcome"
     )
