@@ -108,6 +108,22 @@ def test_tasks_of_all_kinds_are_scored_as_lm_eval_does(
         assert score.count == (asked.limit or 9)
 
 
+def test_every_adapter_is_shown_the_same_examples(
+    model: PeftModel, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    loglikelihood = harness.SharedLM.loglikelihood
+
+    def listening(self: harness.SharedLM, requests: list[Any], **more: Any) -> Any:
+        asked.append([request.args for request in requests])
+        return loglikelihood(self, requests, **more)
+
+    monkeypatch.setattr(harness.SharedLM, "loglikelihood", listening)
+    evaluate(model, base, request("arc_easy", 3), ["two", None])
+    evaluate(model, base, request("arc_easy", 3), ["one"])
+    assert asked[0] == asked[1] == asked[2]
+
+
 def test_bbh(model: PeftModel, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a random model writes is never right: let it quote the answer of a prompt's last example."""
     monkeypatch.setattr(PeftModel, "generate", None)
