@@ -29,6 +29,15 @@ class Good:
     """As told: smaller is better."""
     evaluation: Evaluation
 
+    def require_whole(self) -> None:
+        """Raises InputError where it is a part of a longer training, which no single point describes."""
+        result = self.evaluation.result()
+        if result is not None and result.parent is not None:
+            raise InputError(
+                f"#{self.ask.number}: is an interval that goes on from other trainings: its point alone does not say "
+                "how to repeat it"
+            )
+
 
 @dataclass(frozen=True)
 class Searched:

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from bbo.best import Good, Searched, read_searched
 from bbo.display import describe
-from bbo.errors import InputError
 from bbo.experiment import Experiment
 from bbo.program import Program
 from bbo.reports import confirmed as reports
@@ -28,7 +27,8 @@ def confirm(name: str, top: int, seeds: int, console: Console, as_json: bool) ->
     if "seed" in searched.experiment.space.variables:
         raise searched.experiment.error("space.seed", "the training's seed is a variable of this run: confirm sets it")
     best = searched.good[:top]
-    _require_whole(best)
+    for good in best:
+        good.require_whole()
     if searched.remark:
         console.print(searched.remark, style="yellow")
     if len(best) < top:
@@ -45,16 +45,6 @@ def confirm(name: str, top: int, seeds: int, console: Console, as_json: bool) ->
         show(reports.text(report, {point.name: describe(point.hyperparameters) for point in points}), console)
         console.print(f"numbers: {searched.confirmed_file}", highlight=False, markup=False, soft_wrap=True)
     return 0 if report.points[0].values else 3
-
-
-def _require_whole(best: Sequence[Good]) -> None:
-    for good in best:
-        result = good.evaluation.result()
-        if result is not None and result.parent is not None:
-            raise InputError(
-                f"#{good.ask.number}: is an interval of a longer training, which no single point describes: a run of "
-                "an optimizer that goes on from other trainings cannot be confirmed"
-            )
 
 
 def _repeated(place: int, good: Good) -> Repeated:

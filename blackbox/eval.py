@@ -97,7 +97,7 @@ def _evaluate_with(
     before = store.evaluation(candidate.key).result() if again else None
     where = Store(root / f".again-{os.getpid()}") if before else store
     told: list[tuple[Result | Stopped, Source]] = []
-    with _progress(where.evaluation(candidate.key)):
+    with progress_of(where.evaluation(candidate.key)):
         Blackbox(experiment, where, blackbox.preflight_file).evaluate(
             [candidate], lambda _, result, source: told.append((result, source))
         )
@@ -151,7 +151,7 @@ def _value(word: str) -> Value:
 
 
 @contextmanager
-def _progress(evaluation: Evaluation) -> Iterator[None]:
+def progress_of(evaluation: Evaluation) -> Iterator[None]:
     """Print what the trainer notes while it trains."""
     over = threading.Event()
 

@@ -92,6 +92,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
     entries = [entry for entry in entries if not entry.item.get("trained")]
     phases = Phases(start=began - job["launched"], load=time.time() - began).shared(max(1, len(entries)))
     base_score = None if job["base_score"] is None else Path(job["base_score"])
+    loaded, setup = setup, setup.on_all_rows() if job.get("all_rows") else setup
     for pack in _packs(setup, entries):
         for entry, ended in train_pack(setup.at(pack[0].item["fidelity"]), pack, base_score):
             if setup.accelerator.is_main_process or not ended.shared:
@@ -101,7 +102,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
                 os._exit(1)  # the others wait for us in a collective; torchrun ends them all when one process is gone
         base_score = None
     score_job(setup, experiment, job)
-    return setup
+    return loaded
 
 
 def _packs(setup: Setup, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
