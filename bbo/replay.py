@@ -8,6 +8,7 @@ call is not read again at the next: NOMAD only appends to its history, and so do
 """
 
 import re
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from bbo.space import Point
 
 KILLED = "Evaluator returned exit status"
 """What NOMAD's log says of a call that was killed, also where all of its answer was read and noted before."""
+
+KILLED_BY = {text for number in signal.valid_signals() if (text := signal.strsignal(number))}
+"""What NOMAD's shell says of it in the same log, and at once: NOMAD's own line comes late where it is about a block."""
 
 WAIT = 0.01
 """Seconds between two looks for the asks of a call that was started before."""
@@ -110,7 +114,7 @@ def misheard(run: Run, index: Index, session: Session, surrogate: bool = False) 
         return "a call of the blackbox died before it answered"
     if any(not words for words in noted) or (session.in_order and _unheard(run, session) > surrogate):
         return "a call of the blackbox died before NOMAD read its answer"
-    if any(KILLED in line for line in said):
+    if any(KILLED in line or line.removesuffix(" (core dumped)") in KILLED_BY for line in said):
         return "a call of the blackbox died as it ended, and NOMAD dropped its answer"
     evaluations = [each for each in taken if not each.ask.surrogate]
     if session.in_order and len(noted) != len(evaluations):

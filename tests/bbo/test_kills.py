@@ -94,10 +94,12 @@ DIES_ONCE = """
 import os, pathlib, sys
 leave = os._exit
 def die(status):
-    mark = pathlib.Path(__file__).with_name("died")
-    if sys.argv[0].endswith("blackbox/__main__.py") and "WORD" in " ".join(sys.argv) and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), 9)
+    if sys.argv[0].endswith("blackbox/__main__.py") and "WORD" in " ".join(sys.argv):
+        calls = pathlib.Path(__file__).with_name("calls")
+        with calls.open("a") as file:
+            file.write("x")
+        if calls.stat().st_size == NUMBER:
+            os.kill(os.getpid(), 9)
     leave(status)
 os._exit = die
 """
@@ -106,18 +108,20 @@ os._exit = die
 SILENT = {"SEED  ": "DISPLAY_DEGREE 0\nSEED  "}
 
 
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("in_text", [{}, BLOCKS, SILENT, SURROGATE_TEXT], ids=["", "blocks", "silent", "surrogate"])
 def test_kill_between_the_print_and_the_end(
-    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str]
+    toy: Toy, command: Command, tmp_path: Path, in_text: dict[str, str], number: int
 ) -> None:
     """NOMAD has read the answer and notes it, but takes the point for failed."""
     toy(budget=6, in_text=in_text, in_yaml=SURROGATE_YAML)
     assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
-    (tmp_path / "sitecustomize.py").write_text(DIES_ONCE.replace("WORD", "low" if in_text is SURROGATE_TEXT else "toy"))
+    word = "low" if in_text is SURROGATE_TEXT else "toy"
+    (tmp_path / "sitecustomize.py").write_text(DIES_ONCE.replace("WORD", word).replace("NUMBER", str(number)))
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = command("bbo.nomad", "params/toy.txt", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "died").exists()
+    assert (tmp_path / "calls").stat().st_size > number
     assert "died as it ended" in done.stdout
     assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
 
