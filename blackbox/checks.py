@@ -1,7 +1,7 @@
 """What a preflight looks at: `quick` without torch, `full` with the model in memory."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from bbo.stopping import refusal, stopping_of
 from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
+from blackbox.scores.requests import Wanted
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, Source, Training, read_settings
 
@@ -52,16 +53,22 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
 
 
 def _impossible_scores(experiment: Experiment, blackbox: Blackbox, settings: Settings) -> list[str]:
-    if not blackbox.wanted:
+    problems = impossible(blackbox.wanted.values(), settings)
+    return list(dict.fromkeys(str(experiment.locate(message)) for message in problems))
+
+
+def impossible(wanted: Iterable[Wanted], settings: Settings) -> list[str]:
+    """A sentence for everything that these scores lack, each led by its place in the YAML."""
+    wanted = list(wanted)
+    if not wanted:
         return []
     from blackbox.scores import humaneval, tasks  # noqa: PLC0415 - lm-eval takes seconds
 
-    problems = dict[str, None]()
-    for each in blackbox.wanted.values():
+    problems: list[str] = []
+    for each in wanted:
         check = humaneval.check if each.request.task == HUMANEVAL else tasks.check
-        messages = check(each.request, each.metric, settings.scores, settings.base)
-        problems |= dict.fromkeys(str(experiment.locate(message)) for message in messages)
-    return list(problems)
+        problems += check(each.request, each.metric, settings.scores, settings.base)
+    return list(dict.fromkeys(problems))
 
 
 def _corners(space: Space) -> Iterator[tuple[str, Point]]:

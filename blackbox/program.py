@@ -6,6 +6,7 @@
 import json
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ def status_of(work: Callable[[Mapping[str, Any]], None]) -> int:
     """Do `work` with the request on the command line. 0 done, 1 bad input, 3 the machine's failure, 130 interrupted."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     lifeline.watch()
+    warnings.simplefilter("ignore", FutureWarning)  # from one library to another
     try:
         work(json.loads(sys.argv[1]))
     except InputError as error:

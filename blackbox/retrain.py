@@ -123,7 +123,7 @@ def _train(plan: Plan) -> Evaluation:
                 shutil.rmtree(other)
         settings = {n: v for n, v in plan.hyperparameters.items() if n not in plan.experiment.space.variables}
         evaluation.begin(plan.experiment.dump(settings), "")
-        with progress_of(evaluation):
+        with progress_of(evaluation, sys.stderr):
             _run_job(plan, evaluation)
     result = evaluation.result()
     assert result is not None
