@@ -12,15 +12,17 @@ from typing import Any
 
 from rich.console import Console
 
-from bbo.display import Display, best_of, summary
+from bbo.display import Display
 from bbo.errors import InputError, MachineError
 from bbo.executors.slots import gpus_of, slots_of
 from bbo.experiment import FULL, Experiment
+from bbo.front import front_of
 from bbo.guard import Drives, Ended, Limits
 from bbo.pair import fidelity_of
 from bbo.run import Run
 from bbo.space import Point
 from bbo.store import Store
+from bbo.summary import summary
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Conduct:
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
         if reason is not None:
             errors().print(f"stopped: {reason}\ncontinue with: {self.command}")
-        return status or (0 if best_of(self.experiment, drives.log) is not None else 3)
+        return status or (0 if front_of(self.experiment, drives.log) else 3)
 
 
 def errors() -> Console:

@@ -1,9 +1,9 @@
-"""What a run shows: one line per evaluation, a live line while one is under way, and the summary at the end."""
+"""What a run shows while it is under way: one line per evaluation, and a live line."""
 
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bbo.experiment import Experiment
+from bbo.experiment import Experiment, Rank
+from bbo.front import front, is_good
 from bbo.guard import Watch
-from bbo.lineage import schedule
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, RunLog
-from bbo.space import Point
 from bbo.store import Store
 
 
@@ -38,7 +37,8 @@ class Display(Watch):
         """Answers in the log that were looked at."""
         self._surrogates: set[str] = set()
         """Keys that the surrogate has answered."""
-        self._best = math.inf
+        self._front: dict[int, Rank] = {}
+        """The best so far, by the numbers of their asks."""
         self._counted = 0
         self._trained = 0
         """Evaluations trained since we started."""
@@ -91,27 +91,36 @@ class Display(Watch):
         self._shown.add(ask.number)
         self._counted += 1
         if is_good(self.experiment, answer):
-            self._best = min(self._best, _objective(answer, self.experiment))
+            ranks = {**self._front, ask.number: self.experiment.rank(answer.values or ())}
+            self._front = {number: ranks[number] for number in front(ranks)}
 
     def _line(self, ask: Ask, answer: Answer) -> str:
-        output = self.experiment.outputs[self.experiment.objective]
         total = f"/{self.max_bb_eval}" if self.max_bb_eval else ""
-        told = answer.objective if answer.objective is not None else _objective(answer, self.experiment)
-        value = "failed" if answer.source == "failed" else f"{output.sign * told:.5g}"
-        best = "-" if math.isinf(self._best) else f"{output.sign * self._best:.5g}"
         how = f"  ({answer.reason})" if answer.reason else "" if answer.source == "trained" else "  (from the store)"
         if answer.source == "stopped":
             how = f"  stopped at epoch {answer.epoch:g} ({answer.reason})"
         words = describe(self.experiment.space.decode(ask.point))
-        clock = _clock(time.monotonic() - self._started)
-        return f"[{self._counted}{total}] #{ask.number} {output.metric} {value}  best {best}  {words}  {clock}{how}"
+        time_ = clock(time.monotonic() - self._started)
+        said = f"{scores(self.experiment, answer)}{violated(self.experiment, answer)}  {self._best()}"
+        return f"[{self._counted}{total}] #{ask.number} {said}  {words}  {time_}{how}"
+
+    def _best(self) -> str:
+        """The best objective so far, or how many are on the front."""
+        several = len(self.experiment.objectives) > 1
+        if not self._front:
+            bounded = any(output.kind == "PB" for output in self.experiment.outputs)
+            return f"{'front' if several else 'best'} {'none feasible yet' if bounded else '-'}"
+        if several:
+            return f"front {len(self._front)}"
+        output = self.experiment.outputs[self.experiment.objective]
+        return "best " + next(spelt(output.sign * rank[1]) for rank in self._front.values())
 
     def _status(self, log: RunLog) -> Text:
         elapsed = time.monotonic() - self._started
         words = f"{self._counted}{f' of {self.max_bb_eval}' if self.max_bb_eval else ''} evaluations"
-        words += f"{_beside(self._surrogates)}, {_clock(elapsed)}"
+        words += f"{beside(self._surrogates)}, {clock(elapsed)}"
         left = self._expected()
-        words += f", about {_clock(left)} to go" if left is not None else ""
+        words += f", about {clock(left)} to go" if left is not None else ""
         for ask in log.unanswered.values():
             step = _last_step(self.store.evaluation(ask.key).progress_file)
             if step:
@@ -128,74 +137,31 @@ class Display(Watch):
         return time.monotonic() - self._started
 
 
-def summary(
-    experiment: Experiment,
-    store: Store,
-    log: RunLog,
-    base: Mapping[str, float] | None,
-    seconds: float,
-    x0: Sequence[Point],
-) -> list[str]:
-    """The end of a run: scores of base, X0 and best, hyperparameters, evaluations, wall time, adapter, what is next."""
-    output = experiment.outputs[experiment.objective]
-    evaluated = [
-        (ask, answer)
-        for ask in log.driven
-        if (answer := log.answers.get(ask.number)) is not None and answer.source != "declined"
-    ]
-    best = best_of(experiment, log)
-
-    def score(answer: Answer) -> str:
-        return "failed" if answer.source == "failed" else f"{output.sign * _objective(answer, experiment):.6g}"
-
-    rows = {"base score": f"{base[output.metric]:.6g}" if base and output.metric in base else "not scored"}
-    if first := next(((ask, answer) for ask, answer in evaluated if ask.point in x0), None):
-        ask, answer = first
-        rows["X0's score"] = f"{score(answer)}   ({describe(experiment.space.decode(ask.point))})"
-    if best is None:
-        rows["best score"] = "no good evaluation"
-    else:
-        ask, answer = best
-        rows["best score"] = f"{score(answer)}   ({output.metric}, evaluation #{ask.number})"
-        rows["best hyperparameters"] = describe(experiment.space.decode(ask.point))
-        if (changes := schedule(store, ask.key)) is not None:
-            rows["best schedule"] = changes
-    sources = ("trained", "store", "failed", "stopped")
-    count = {source: sum(a.source == source for _, a in evaluated) for source in sources}
-    surrogates = {ask.key for ask in log.replayed if ask.surrogate and ask.number in log.answers}
-    stopped = f", {count['stopped']} stopped" if count["stopped"] else ""
-    counts = f"({count['trained']} trained, {count['store']} from the store, {count['failed']} failed{stopped})"
-    rows["evaluations"] = f"{len(evaluated)}   {counts}{_beside(surrogates)}"
-    rows["wall time"] = _clock(seconds)
-    if best is not None:
-        evaluation = store.evaluation(best[0].key)
-        kept = evaluation.adapter.is_dir()
-        rows["best adapter"] = (
-            str(evaluation.adapter) if kept else "none on disk (the toy has none; see resources.keep)"
-        )
-        rows["next"] = f"python -m blackbox.eval {evaluation.point_file}"
-    return [f"{name:<22}{value}" for name, value in rows.items()]
-
-
-def best_of(experiment: Experiment, log: RunLog) -> tuple[Ask, Answer] | None:
-    """The best answered ask whose constraints hold; the first of equals."""
-    good = [
-        (ask, answer)
-        for ask in log.driven
-        if (answer := log.answers.get(ask.number)) is not None and is_good(experiment, answer)
-    ]
-    return min(good, key=lambda pair: _objective(pair[1], experiment), default=None)
-
-
-def is_good(experiment: Experiment, answer: Answer) -> bool:
-    """Neither failed nor declined nor stopped nor infeasible."""
-    told = answer.source in ("trained", "store") and answer.values is not None
-    return told and not experiment.rank(answer.values or ())[0]
-
-
-def _beside(surrogates: Set[str]) -> str:
+def beside(surrogates: Set[str]) -> str:
     """How many different points the surrogate has answered, if there is one."""
     return f" + {len(surrogates)} surrogate" if surrogates else ""
+
+
+def scores(experiment: Experiment, answer: Answer, digits: int = 5) -> str:
+    """The objectives by name, with their true signs."""
+    told = [answer.values[index] if answer.values else math.inf for index in experiment.objectives]
+    told[0] = told[0] if answer.objective is None else answer.objective
+    outputs = [experiment.outputs[index] for index in experiment.objectives]
+    if answer.source == "failed":
+        return f"{outputs[0].metric} failed"
+    return "  ".join(f"{o.metric} {spelt(o.sign * value, digits)}" for o, value in zip(outputs, told, strict=True))
+
+
+def spelt(value: float, digits: int = 5) -> str:
+    """A number to so many digits, a whole one (of parameters, say) with all of them."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.{digits}g}"
+
+
+def violated(experiment: Experiment, answer: Answer) -> str:
+    """The constraints that do not hold and by how much; nothing where all do, or nothing is known."""
+    values = answer.values if answer.source in ("trained", "store") and answer.values else ()
+    pairs = zip(experiment.outputs, values, strict=False)
+    return "".join(f"  ({o.condition} violated by {spelt(v)})" for o, v in pairs if o.kind == "PB" and v > 0)
 
 
 def describe(hyperparameters: Mapping[str, Any]) -> str:
@@ -203,11 +169,7 @@ def describe(hyperparameters: Mapping[str, Any]) -> str:
                      for name, value in hyperparameters.items())  # fmt: skip
 
 
-def _objective(answer: Answer, experiment: Experiment) -> float:
-    return math.inf if answer.values is None else answer.values[experiment.objective]
-
-
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -19,6 +19,9 @@ from bbo.space import Space, Variable, dependence_error
 
 Section = TypeVar("Section", bound=BaseModel)
 
+Rank = tuple[float, ...]
+"""How good an evaluation is, less is better: by how much constraints are violated, then the objectives."""
+
 FULL = "full"
 """The fidelity of an evaluation where none is named."""
 
@@ -101,6 +104,11 @@ class Output:
         return self.sign * (metrics[self.metric] - self.bound)
 
     @property
+    def condition(self) -> str:
+        """A constraint as the YAML has it."""
+        return f"{self.metric} {'<=' if self.sign > 0 else '>='} {self.bound:.10g}"
+
+    @property
     def failed(self) -> float:
         """The number of a failed point: NOMAD aborts on an infinite constraint of X0, and needs Inf in an objective."""
         return float("inf") if self.kind == "OBJ" else 0.0
@@ -181,14 +189,19 @@ class Experiment:
         return self.path.stem
 
     @property
+    def objectives(self) -> tuple[int, ...]:
+        """Indices of the objectives among the outputs."""
+        return tuple(index for index, output in enumerate(self.outputs) if output.kind == "OBJ")
+
+    @property
     def objective(self) -> int:
         """Index of the (first) objective among the outputs."""
-        return next(index for index, output in enumerate(self.outputs) if output.kind == "OBJ")
+        return self.objectives[0]
 
-    def rank(self, values: Sequence[float]) -> tuple[bool, float]:
-        """Smaller is better: whether a constraint is violated, then the objective."""
-        violated = any(v > 0 for v, output in zip(values, self.outputs, strict=True) if output.kind == "PB")
-        return violated, values[self.objective]
+    def rank(self, values: Sequence[float]) -> Rank:
+        """0 where all constraints hold, else the sum of what is beyond their bounds; then the objectives."""
+        constraints = (v for v, output in zip(values, self.outputs, strict=True) if output.kind == "PB")
+        return (sum(max(v, 0.0) for v in constraints), *(values[index] for index in self.objectives))
 
     def fidelity(self, name: str) -> Mapping[str, float]:
         """The fractions below 1 of a fidelity, which is all that counts of it. Raises InputError.

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bbo.errors import MachineError
+from bbo.experiment import Rank
 from bbo.run import Run
 from bbo.runlog import Answer, Ask, Log, parse_answer, parse_ask
 from bbo.session import Session, Superseded, read_session
@@ -55,7 +56,7 @@ class State:
     """Bytes of NOMAD's log that were read."""
     ranked: int = 0
     """Answers that the choice of adapters to keep has seen, and the rank of each kept key."""
-    kept: dict[str, tuple[bool, float]] = field(default_factory=dict)
+    kept: dict[str, Rank] = field(default_factory=dict)
     generations: dict[str, tuple[int, bool]] = field(default_factory=dict)
     """Of the intervals whose states are kept: how many others are before it, and whether the state is the run's."""
 

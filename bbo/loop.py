@@ -150,13 +150,15 @@ class Loop:
     def _outcome(self, answer: Answer) -> Outcome:
         ask = self.log.asks[answer.number - 1]
         number = self._place(ask.number)
+        first, *others = self.experiment.objectives
         if answer.source == "failed" or answer.values is None:
-            return Outcome(number, ask.point, "failed", math.inf)
+            return Outcome(number, ask.point, "failed", math.inf, others=(math.inf,) * len(others))
         outputs = self.experiment.outputs
-        objective = answer.values[self.experiment.objective] if answer.objective is None else answer.objective
+        objective = answer.values[first] if answer.objective is None else answer.objective
         constraints = tuple(v for v, output in zip(answer.values, outputs, strict=True) if output.kind == "PB")
         status: Literal["ok", "stopped"] = "stopped" if answer.source == "stopped" else "ok"
-        return Outcome(number, ask.point, status, objective, constraints, answer.epoch)
+        further = tuple(answer.values[index] for index in others)
+        return Outcome(number, ask.point, status, objective, constraints, answer.epoch, further)
 
     def _propose(self) -> None:
         """One question to the optimizer; what the record does not have yet is to be evaluated."""

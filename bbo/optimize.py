@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from bbo.conduct import Conduct, about_experiment, at_least, check_quickly, comm
 from bbo.errors import InputError
 from bbo.evaluate import words
 from bbo.experiment import FULL, Experiment, Rule
+from bbo.front import best_first, is_good, told
 from bbo.loop import Loop, Plan
 from bbo.nomad import batch, checked
-from bbo.optimizers.registry import OPTIMIZERS, find, read_settings, settings_of, versions
+from bbo.optimizers.registry import OPTIMIZERS, find, objectives_of, read_settings, settings_of, versions
 from bbo.pair import fidelity_of
 from bbo.problem import Problem, read_problem
 from bbo.run import Run, find_run
-from bbo.runlog import RunLog
 from bbo.space import Point
 from bbo.store import Store
 
@@ -86,7 +85,9 @@ def _nomad(problem: Problem, experiment: Experiment, options: argparse.Namespace
     """The batch run of the command `nomad`, with other values of some keywords."""
     given = dict(_statement(text) for text in options.settings)
     if options.parallel is not None:
-        given |= {"BB_MAX_BLOCK_SIZE": str(options.parallel), "MEGA_SEARCH_POLL": "yes"}
+        given["BB_MAX_BLOCK_SIZE"] = str(options.parallel)
+        if len(experiment.objectives) == 1:  # DMultiMads does not take it, and fills its blocks without
+            given["MEGA_SEARCH_POLL"] = "yes"
     given["SEED"] = str(options.seed)
     if options.budget is not None:
         given["MAX_BB_EVAL"] = str(options.budget)
@@ -126,8 +127,10 @@ def _loop(problem: Problem, experiment: Experiment, options: argparse.Namespace)
         raise InputError(f"{problem.path}: has no MAX_BB_EVAL: --budget N is needed")
     found, entry = find(options.optimizer)
     settings = read_settings(options.optimizer, found, options.settings)
+    given = {"space": experiment.space, "x0": problem.x0, "budget": options.budget, "seed": options.seed}
+    given |= objectives_of(options.optimizer, found, len(experiment.objectives))
     try:
-        optimizer = found(space=experiment.space, x0=problem.x0, budget=options.budget, seed=options.seed, **settings)
+        optimizer = found(**given, **settings)
     except ValueError as error:
         raise InputError(f"--optimizer {options.optimizer}: {error}") from None
     intervals = getattr(optimizer, "intervals", None)
@@ -196,18 +199,9 @@ def _warm(experiment: Experiment, run_: Run, name: str) -> Sequence[Point]:
     for what in ("space", "outputs"):
         if theirs.get(what) != experiment.document.get(what):
             raise InputError(f"--from {name}: its experiment has another {what}, {theirs.get(what)}")
-    best = _ranked(experiment, other.log())
+    log = other.log()
+    good = [(ask, answer.values) for ask, answer in told(log) if is_good(experiment, answer) and answer.values]
+    best = best_first({ask.point: experiment.rank(values) for ask, values in good})
     if not best:
         raise InputError(f"--from {name}: has no good evaluation")
     return best[:WARM]
-
-
-def _ranked(experiment: Experiment, log: RunLog) -> list[Point]:
-    ranks = {}
-    for ask in log.driven:
-        answer = log.answers.get(ask.number)
-        if answer is not None and answer.values is not None and answer.source in ("trained", "store"):
-            rank = experiment.rank(answer.values)
-            if not rank[0] and math.isfinite(rank[1]):
-                ranks[ask.point] = rank
-    return sorted(ranks, key=lambda point: ranks[point])

@@ -127,7 +127,7 @@ def read_pair(file: Path) -> tuple[Problem, Experiment]:
         raise InputError(*wrong)
     if "seed" in experiment.space.variables:
         raise experiment.error("space.seed", "the training's seed is what a comparison sets, it cannot be a variable")
-    if (count := sum(output.kind == "OBJ" for output in experiment.outputs)) > 1:
+    if (count := len(experiment.objectives)) > 1:
         raise experiment.error("objectives", f"a comparison needs a single objective, got {count}")
     return problem, experiment
 

@@ -216,7 +216,8 @@ def told_for(experiment: Experiment, asked: Asked, stopped: Stopped) -> Answer:
     """What the optimizer hears of a stopped evaluation.
 
     Its last values; 0 (Inf in an objective) for what is not measured after an epoch. The objective is no better than
-    the best one that was known when its block was asked for: nobody may take a part of a training for the best.
+    the best one that was known when its block was asked for: nobody may take a part of a training for the best. Of
+    several, all are Inf: what is left by hand is on no front.
     """
     outputs, place = experiment.outputs, experiment.objective
     values = [
@@ -226,6 +227,10 @@ def told_for(experiment: Experiment, asked: Asked, stopped: Stopped) -> Answer:
     answers = _Log(Run(Path(asked.run)).log_file, asked.block).known.values()
     good = [a.values for a in answers if a.source in ("trained", "store") and a.values is not None]
     values[place] = max([own, min((v[place] for v in good if not experiment.rank(v)[0]), default=own)])
+    if len(experiment.objectives) > 1:
+        own = math.inf
+        for index in experiment.objectives:
+            values[index] = own
     return Answer(
         number=asked.number,
         values=tuple(values),

@@ -29,8 +29,8 @@ FILE = Path(__file__).parent.parent / "params" / "quickstart.txt"
 
 FOLDER = Path("runs/benchmark-optimizers")
 
-MODELS = ("tpe", "bohb", "gp")
-"""Those that begin with random points: with fewer than the budget, so that their model proposes as well."""
+STARTUP = {name: "n_startup_trials" for name in ("tpe", "bohb", "gp")} | {"nsgaii": "population_size"}
+"""How many random points these begin with: half of the budget, so that they propose as well."""
 
 COLUMNS = ["optimizer", "best", "evaluations", "trained", "store", "failed", "stopped", "seconds", "ended"]
 
@@ -43,7 +43,7 @@ def complete(name: str, options: argparse.Namespace) -> None:
         return
     words = ["run", options.file, "--optimizer", name, "--seed", "0", "--budget", options.budget]
     words += ["--run", (FOLDER / name).absolute(), "--store", (FOLDER / "evals").absolute()]
-    words += ["--set", f"n_startup_trials={options.budget // 2}"] if name in MODELS else []
+    words += ["--set", f"{STARTUP[name]}={options.budget // 2}"] if name in STARTUP else []
     began = time.monotonic()
     with (FOLDER / f"{name}.out").open("wb") as output:
         child = subprocess.Popen(

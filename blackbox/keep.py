@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable
 
 from bbo.experiment import Experiment
+from bbo.front import best_first
 from bbo.index import Index
 from bbo.runlog import Answer, Ask
 from bbo.store import Store
@@ -12,7 +13,8 @@ from bbo.store import Store
 def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) -> None:
     """Delete this run's adapters but for the best, as `resources.keep` says, and the states nobody goes on from.
 
-    Infeasible adapters rank behind feasible ones.
+    Of several objectives the front is best, then the front of the others, and so on; of a front that is too large those
+    stay that have the most room around them. Infeasible adapters rank behind feasible ones.
 
     A surrogate's adapters are deleted, unless all are kept: at another fidelity they have no rank among the others.
     In a store that other runs share, only what this run itself trained is deleted. The answers since the last time are
@@ -24,7 +26,7 @@ def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) 
         _forget_states(index, store, news, owns_store)
         if kept is None:
             return
-        ranks = {key: (bool(violated), value) for key, (violated, value) in index.state.kept.items()}
+        ranks = {key: tuple(rank) for key, rank in index.state.kept.items()}
         surrogates = set()
         for ask, answer in news:
             if answer.values is None or answer.source in ("failed", "stopped"):
@@ -35,7 +37,7 @@ def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) 
                 surrogates.add(ask.key)
             else:
                 ranks[ask.key] = experiment.rank(answer.values)
-        order = sorted(ranks, key=lambda key: ranks[key])
+        order = best_first(ranks)
         for key in [*order[kept:], *(surrogates - ranks.keys())]:
             shutil.rmtree(store.evaluation(key).adapter, ignore_errors=True)
         index.state.kept = {key: ranks[key] for key in order[:kept]}

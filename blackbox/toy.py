@@ -28,7 +28,10 @@ BASE_LOSS = 3.0
 MISSING_ROWS = 0.1
 """What the loss gains where a fidelity leaves out (nearly) all training rows."""
 
-METRICS = ("eval_loss", "train_loss", "eval_runtime", "train_runtime")
+METRICS = ("eval_loss", "train_loss", "eval_runtime", "train_runtime", "trainable_parameters")
+
+PARAMETERS = 1024
+"""Per rank."""
 
 
 class ToyTraining(BaseModel):
@@ -126,7 +129,12 @@ def evaluate(
     result = Result(
         key=evaluation.key,
         status="ok" if ok else "failed",
-        metrics=metrics | {"train_runtime": seconds, "eval_runtime": 0.0},
+        metrics=metrics
+        | {
+            "train_runtime": seconds,
+            "eval_runtime": 0.0,
+            "trainable_parameters": float(PARAMETERS * training.lora_rank),
+        },
         hyperparameters=dict(hyperparameters),
         point=point,
         experiment=name,

@@ -99,3 +99,14 @@ class Mine:
     def tell(self, outcome):
         self.told.append(outcome)
 '''
+
+FRONT_YAML = {"outputs: [eval_loss, train_loss]": "outputs: [eval_loss, trainable_parameters]\nobjectives: 2"}
+FRONT_TEXT = {"OBJ EXTRA_O ": "OBJ OBJ ", "SEED  ": "DMULTIMADS_OPTIMIZATION yes\nDIRECTION_TYPE ORTHO 2N\nSEED  "}
+BOUND_YAML = {"outputs: [eval_loss, train_loss]": "outputs: [eval_loss, trainable_parameters <= 4096]"}
+BOUND_TEXT = {"OBJ EXTRA_O ": "OBJ PB "}
+BOTH_YAML = {
+    "outputs: [eval_loss, train_loss]": "outputs: [eval_loss, trainable_parameters, train_loss <= 1.4]\nobjectives: 2"
+}
+BOTH_TEXT = {**FRONT_TEXT, "OBJ EXTRA_O ": "OBJ OBJ PB "}
+FAILING = {"3 16 3 -4.5": "3 32 3 -2"}
+"""An X0 at which the toy diverges."""

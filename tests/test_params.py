@@ -30,6 +30,7 @@ DOCUMENTED = {
 def data_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GSM8K_DATA", "gsm8k.jsonl")
     monkeypatch.delenv("MIX", raising=False)
+    monkeypatch.delenv("ALPACA", raising=False)
 
 
 def header(path: Path) -> str:
@@ -77,6 +78,37 @@ def test_dropout_1_and_mmlu_are_in_bbo1() -> None:
     experiment = read_experiment(ROOT / "params/bbo1.yaml")
     assert experiment.space.decode((1, 1, 6, -6))["lora_dropout"] == 1
     assert [(output.metric, output.sign) for output in experiment.outputs] == [("mmlu", -1)]
+
+
+def test_ola_is_what_was_published() -> None:
+    """Five variables, 50 evaluations, 10 of them to begin with."""
+    problem, experiment = read_problem(ROOT / "params/ola.txt"), read_experiment(ROOT / "params/ola.yaml")
+    bounds = {name: experiment.space.variables[name].bounds for name in experiment.space.free}
+    assert bounds == {
+        "lora_rank": (2, 64),
+        "lora_alpha": (1, 64),
+        "lora_dropout": (0, 0.5),
+        "learning_rate": (-10, -1),
+        "weight_decay": (-5, -1),
+    }
+    assert [(output.metric, output.sign, output.kind) for output in experiment.outputs] == [
+        ("hellaswag", -1, "OBJ"),
+        ("mmlu", 1, "EXTRA_O"),
+    ]
+    assert problem.x0[0] == experiment.space.middle() == (33, 32, 0.25, -5.5, -3)
+    assert problem.settings["LH_SEARCH"][0].values == ("9", "0")
+    assert problem.max_bb_eval == 50
+
+
+def test_the_variants_of_quickstart_differ_in_their_outputs() -> None:
+    document = read_experiment(ROOT / "params/quickstart.yaml").document
+    for name, outputs in {
+        "quickstart_constrained": ["eval_loss", "trainable_parameters <= 20480"],
+        "quickstart_front": ["eval_loss", "trainable_parameters"],
+    }.items():
+        other = dict(read_experiment(ROOT / f"params/{name}.yaml").document)
+        assert other.pop("objectives", 1) == (2 if name == "quickstart_front" else 1)
+        assert other == {**document, "outputs": outputs}
 
 
 def test_one_variable_in_gsm8k(monkeypatch: pytest.MonkeyPatch) -> None:

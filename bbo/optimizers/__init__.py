@@ -8,6 +8,9 @@ and told the same in the same order, two of the same seed propose the same: a ru
 a training has the attribute `intervals`, how many make a whole one: each is trained for 1 / intervals of the epochs and
 of the schedule, and there are budget x intervals of them. A parent is of the generation before, and as long a lineage:
 older states are gone.
+
+One that can do with several objectives takes the keyword `objectives`, how many there are, with the default 1; the
+others are never asked about an experiment that has more than one.
 """
 
 from collections.abc import Sequence
@@ -39,6 +42,13 @@ class Outcome:
     """Satisfied where <= 0; empty where it failed."""
     epoch: float | None = None
     """Epochs behind it where it was stopped early."""
+    others: tuple[float, ...] = ()
+    """The objectives behind the first, where there are several; likewise."""
+
+    @property
+    def objectives(self) -> tuple[float, ...]:
+        """All of them."""
+        return (self.objective, *self.others)
 
 
 class Optimizer(Protocol):

@@ -32,7 +32,7 @@ class Grid(_Design):
     product would not reach the budget; an `int` at most as many as there are whole numbers.
     """
 
-    def __init__(self, space: Space, x0: Sequence[Point], budget: int, seed: int) -> None:
+    def __init__(self, space: Space, x0: Sequence[Point], budget: int, seed: int, *, objectives: int = 1) -> None:
         # Not Optuna's: its GridSampler lists the whole product, which choices alone may make too large for the memory.
         levels = _grid([space.variables[name] for name in space.free], budget)
         size = math.prod(map(len, levels))
@@ -51,6 +51,7 @@ class LHS(_Design):
         budget: int,
         seed: int,
         *,
+        objectives: int = 1,
         optimization: Literal["random-cd", "lloyd"] | None = None,
     ) -> None:
         from scipy.stats import qmc  # noqa: PLC0415 - slow, not for the grid

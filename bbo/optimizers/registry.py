@@ -19,7 +19,10 @@ from bbo.document import parse_value
 from bbo.errors import InputError
 
 GIVEN = ("space", "x0", "budget", "seed")
-"""What every optimizer is called with; all its other parameters are settings."""
+"""What every optimizer is called with; all its other parameters are settings, but for `SEVERAL`."""
+
+SEVERAL = "objectives"
+"""What one that takes several objectives is told their number by."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +32,29 @@ class Entry:
     module: str
     name: str
     libraries: tuple[str, ...] = ()
+    several: bool = False
+    """Whether it takes several objectives."""
 
 
 _SAMPLERS, _DESIGNS = "bbo.optimizers.samplers", "bbo.optimizers.designs"
 
 OPTIMIZERS: Mapping[str, Entry] = {
-    "nomad": Entry("bbo.optimizers.nomad", "Nomad", ("PyNomadBBO",)),
-    "random": Entry(_SAMPLERS, "Random", ("optuna", "numpy")),
-    "lhs": Entry(_DESIGNS, "LHS", ("scipy", "numpy")),
-    "sobol": Entry(_SAMPLERS, "Sobol", ("optuna", "scipy", "numpy")),
-    "grid": Entry(_DESIGNS, "Grid"),
-    "tpe": Entry(_SAMPLERS, "TPE", ("optuna", "numpy")),
-    "gp": Entry(_SAMPLERS, "GP", ("optuna", "torch", "scipy", "numpy")),
+    "nomad": Entry("bbo.optimizers.nomad", "Nomad", ("PyNomadBBO",), several=True),
+    "random": Entry(_SAMPLERS, "Random", ("optuna", "numpy"), several=True),
+    "lhs": Entry(_DESIGNS, "LHS", ("scipy", "numpy"), several=True),
+    "sobol": Entry(_SAMPLERS, "Sobol", ("optuna", "scipy", "numpy"), several=True),
+    "grid": Entry(_DESIGNS, "Grid", several=True),
+    "tpe": Entry(_SAMPLERS, "TPE", ("optuna", "numpy"), several=True),
+    "gp": Entry(_SAMPLERS, "GP", ("optuna", "torch", "scipy", "numpy"), several=True),
+    "nsgaii": Entry(_SAMPLERS, "NSGAII", ("optuna", "numpy"), several=True),
     "cmaes": Entry(_SAMPLERS, "CMAES", ("optuna", "cmaes", "numpy")),
     "soo": Entry("bbo.optimizers.soo", "SOO"),
     "bamsoo": Entry("bbo.optimizers.bamsoo", "BaMSOO", ("scikit-learn", "scipy", "numpy")),
     "bohb": Entry(_SAMPLERS, "TPE", ("optuna", "numpy")),
     "pbt": Entry("bbo.optimizers.pbt", "PBT"),
 }
-"""`bohb` is `tpe` under the stopping rule hyperband. `nomad` here is asked and told; `bbo run` runs NOMAD's batch mode,
-which takes the same walk."""
+"""`bohb` is `tpe` under the stopping rule hyperband. `nomad` here is asked and told, with one objective; `bbo run` runs
+NOMAD's batch mode, which takes the same walk, and several."""
 
 
 def find(name: str) -> tuple[Callable[..., Any], Entry]:
@@ -73,13 +79,24 @@ def find(name: str) -> tuple[Callable[..., Any], Entry]:
     return found, entry
 
 
+def objectives_of(name: str, found: Callable[..., Any], count: int) -> dict[str, int]:
+    """The keyword that says how many objectives there are; none where there is one. Raises InputError."""
+    if count == 1:
+        return {}
+    if not (OPTIMIZERS[name].several if name in OPTIMIZERS else _takes(found, SEVERAL)):
+        able = ", ".join(other for other, entry in OPTIMIZERS.items() if entry.several)
+        theirs = "" if name in OPTIMIZERS else f", and by a class of yours with the keyword {SEVERAL}"
+        raise InputError(f"--optimizer {name}: takes one objective, got {count}; several are taken by {able}{theirs}")
+    return {SEVERAL: count}
+
+
 def settings_of(found: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Name -> (type, default) of each setting."""
     hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
     return {
         name: (hints.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(found).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in GIVEN
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in (*GIVEN, SEVERAL)
     }
 
 

@@ -1,149 +1,29 @@
-"""Optuna's samplers behind ask / tell: random, Sobol, TPE, GP, CMA-ES.
+"""Optuna's samplers behind ask / tell (bbo/optimizers/study.py): random, Sobol, TPE, GP, NSGA-II, CMA-ES."""
 
-A sampler's parameters are the space's free variables by name. Their values are coordinates, not decoded values, so that
-a point is the very one that was drawn: 10**x and back may be a unit in the last place off. No sampler loses by it: the
-coordinate of a log10 variable is the exponent, whose bounds any of them maps to an interval of its own just as it would
-log(value); a choice of numbers is ordered by value (an integer, whose steps count as equal); only a choice of words,
-booleans or lists is categorical.
-
-Nothing here depends on time, threads or process ids. Optuna says nothing on the terminal.
-"""
-
-import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import CmaEsSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from bbo.errors import InputError
-from bbo.optimizers import Outcome, Proposal
-from bbo.space import Point, Space, Variable
+from bbo.optimizers import Outcome
+from bbo.optimizers.study import Sampled, silence
+from bbo.space import Point, Space
 
 _INFEASIBLE = 1e100
 """More than any loss."""
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Optuna logs every study it creates and warns of what we chose on purpose (experimental, deprecated, inf)."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-def _by_value(variable: Variable) -> list[int] | None:
-    """The coordinates of a choice of numbers, smallest number first; None for any other variable."""
-    values = variable.choice or ("",)
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return None
-    return sorted(range(1, len(values) + 1), key=lambda place: values[place - 1])
-
-
-def _distribution(variable: Variable) -> BaseDistribution:
-    lower, upper = variable.bounds
-    if variable.kind == "choice" and _by_value(variable) is None:
-        return CategoricalDistribution(range(1, int(upper) + 1))
-    return IntDistribution(int(lower), int(upper)) if variable.whole else FloatDistribution(lower, upper)
-
-
-class _Sampled:
-    """An Optuna study in memory with one sampler; its trials are the proposals."""
-
-    def __init__(self, sampler: BaseSampler, space: Space, x0: Sequence[Point]) -> None:
-        self._variables = {name: space.variables[name] for name in space.free}
-        self._distributions = {name: _distribution(variable) for name, variable in self._variables.items()}
-        self._order = {name: _by_value(variable) for name, variable in self._variables.items()}
-        self._pending: dict[int, Trial] = {}
-        self._asked = 0
-        self._held: list[Outcome] = []
-        self._constraints: int | None = None
-        with _silence():
-            self._study = optuna.create_study(sampler=sampler)
-            for point in x0:
-                self._study.enqueue_trial(self._params(point))
-
-    def ask(self, count: int) -> list[Proposal]:
-        return [self._propose() for _ in range(count)]
-
-    def tell(self, outcome: Outcome) -> None:
-        # What failed has no constraints, and Optuna wants as many for each trial: until a good point has shown how
-        # many there are, failed ones stay pending, which every sampler avoids as well.
-        self._held.append(outcome)
-        if outcome.status == "ok":
-            self._constraints = len(outcome.constraints)
-        if self._constraints is not None:
-            for held in self._held:
-                with _silence():
-                    self._close(self._pending.pop(held.number), held)
-            self._held.clear()
-
-    def _propose(self) -> Proposal:
-        with _silence():
-            trial = self._study.ask(self._distributions)
-        self._asked += 1
-        self._pending[self._asked] = trial
-        return Proposal(tuple(self._coordinate(name, trial.params[name]) for name in self._variables))
-
-    def _close(self, trial: Trial, outcome: Outcome) -> None:
-        for place, value in enumerate(outcome.constraints or [math.inf] * (self._constraints or 0)):
-            trial.set_constraint(str(place), value)
-        self._study.tell(trial, outcome.objective)
-
-    def _coordinate(self, name: str, param: Any) -> float:
-        order = self._order[name]
-        return float(param if order is None else order[param - 1])
-
-    def _params(self, point: Point) -> dict[str, Any]:
-        params = {}
-        for (name, variable), x in zip(self._variables.items(), point, strict=True):
-            order = self._order[name]
-            params[name] = order.index(int(x)) + 1 if order is not None else int(x) if variable.whole else float(x)
-        return params
-
-    def _known_from_the_start(self, sampler: BaseSampler, numerical: bool = False) -> None:
-        """Optuna learns the space of a study from its first trial, which is therefore random; here it is known."""
-        space = {
-            name: distribution
-            for name, distribution in self._distributions.items()
-            if not distribution.single() and not (numerical and isinstance(distribution, CategoricalDistribution))
-        }
-        sampler.infer_relative_search_space = lambda study, trial: space  # type: ignore[method-assign]
-
-
-class Random(_Sampled):
+class Random(Sampled):
     """Uniform in the coordinates."""
 
-    def __init__(self, space: Space, x0: Sequence[Point], budget: int, seed: int) -> None:
-        super().__init__(RandomSampler(seed), space, x0)
+    def __init__(self, space: Space, x0: Sequence[Point], budget: int, seed: int, *, objectives: int = 1) -> None:
+        super().__init__(RandomSampler(seed), space, x0, objectives)
 
 
-class Sobol(_Sampled):
+class Sobol(Sampled):
     """Points of a Sobol sequence (Optuna's QMC sampler)."""
-
-    def __init__(self, space: Space, x0: Sequence[Point], budget: int, seed: int, *, scramble: bool = True) -> None:
-        with _silence():
-            sampler = QMCSampler(qmc_type="sobol", scramble=scramble, seed=seed)
-        super().__init__(sampler, space, ())
-        self._known_from_the_start(sampler)
-
-
-class TPE(_Sampled):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), Optuna's.
-
-    What failed is a complete trial of objective inf: TPE looks at ranks alone, so it is one of the bad points, where a
-    failed trial would be forgotten and its surroundings proposed again. What was stopped is a pruned trial, which TPE
-    ranks by its epoch and its value there, behind all that are complete. Pending points count as bad ones.
-    """
 
     def __init__(
         self,
@@ -152,6 +32,32 @@ class TPE(_Sampled):
         budget: int,
         seed: int,
         *,
+        objectives: int = 1,
+        scramble: bool = True,
+    ) -> None:
+        with silence():
+            sampler = QMCSampler(qmc_type="sobol", scramble=scramble, seed=seed)
+        super().__init__(sampler, space, (), objectives)
+        self.known_from_the_start(sampler)
+
+
+class TPE(Sampled):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), Optuna's.
+
+    What failed is a complete trial of objective inf: TPE looks at ranks alone, so it is one of the bad points, where a
+    failed trial would be forgotten and its surroundings proposed again. What was stopped is a pruned trial, which TPE
+    ranks by its epoch and its value there, behind all that are complete. Pending points count as bad ones. Of several
+    objectives the good points are the fronts, the last one by hypervolume (Ozaki et al. 2022).
+    """
+
+    def __init__(  # noqa: PLR0913 - the settings
+        self,
+        space: Space,
+        x0: Sequence[Point],
+        budget: int,
+        seed: int,
+        *,
+        objectives: int = 1,
         n_startup_trials: int = 10,
         n_ei_candidates: int = 24,
         multivariate: bool = True,
@@ -165,11 +71,11 @@ class TPE(_Sampled):
             constant_liar=True,
             seed=seed,
         )
-        super().__init__(sampler, space, x0)
+        super().__init__(sampler, space, x0, objectives)
 
-    def _close(self, trial: Trial, outcome: Outcome) -> None:
-        if outcome.status != "stopped":
-            return super()._close(trial, outcome)
+    def close(self, trial: Trial, outcome: Outcome) -> None:
+        if outcome.status != "stopped" or outcome.others:  # Optuna prunes no trial of several objectives
+            return super().close(trial, outcome)
         for place, value in enumerate(outcome.constraints):
             trial.set_constraint(str(place), value)
         trial.report(outcome.objective, round(1000 * (outcome.epoch or 0)))  # steps are whole, epochs need not be
@@ -194,8 +100,9 @@ class _QuickGP(GPSampler):
             return super()._sample_relative_impl(*arguments)
 
 
-class GP(_Sampled):
-    """Gaussian process with log expected improvement, Optuna's; with pending points qLogEI, with constraints LogCEI.
+class GP(Sampled):
+    """Gaussian process with log expected improvement, Optuna's; with pending points qLogEI, with constraints LogCEI, of
+    several objectives the hypervolume's (LogEHVI).
 
     What failed is a complete trial of objective inf, which GPSampler takes for the worst value that it has seen at each
     fit; so for its constraints. What was stopped counts as complete with its last value: GPSampler reads no others, and
@@ -209,18 +116,44 @@ class GP(_Sampled):
         budget: int,
         seed: int,
         *,
+        objectives: int = 1,
         n_startup_trials: int = 10,
         deterministic_objective: bool = False,
     ) -> None:
         _check_startup(n_startup_trials, budget)
-        with _silence():
+        with silence():
             sampler = _QuickGP(
                 n_startup_trials=n_startup_trials, deterministic_objective=deterministic_objective, seed=seed
             )
-        super().__init__(sampler, space, x0)
+        super().__init__(sampler, space, x0, objectives)
 
 
-class CMAES(_Sampled):
+class NSGAII(Sampled):
+    """NSGA-II (Deb et al. 2002), a genetic algorithm for several objectives, Optuna's.
+
+    Ranks and, within a front, crowding are all it sees: what failed is Inf in everything, behind what violates
+    constraints, and that, by its violation, behind all that is feasible. What was stopped has its last value. A
+    generation begins when so many of the last one have been told; until then its parents have further children.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        x0: Sequence[Point],
+        budget: int,
+        seed: int,
+        *,
+        objectives: int = 1,
+        population_size: int = 8,
+    ) -> None:
+        """`population_size` is 50 in Optuna: too many for the budgets of trainings."""
+        if not 2 <= population_size < budget:
+            rule = f"must be at least 2 and below the budget of {budget}, as the first generation is random"
+            raise InputError(f"--set population_size: {rule}, got {population_size}")
+        super().__init__(NSGAIISampler(population_size=population_size, seed=seed), space, x0, objectives)
+
+
+class CMAES(Sampled):
     """CMA-ES, with margin (Hamano et al. 2022) unless told otherwise, Optuna's. Its mean begins at the first X0.
 
     Ranks are all it sees of the objective: what failed comes last, behind what violates constraints, and that, by its
@@ -244,17 +177,17 @@ class CMAES(_Sampled):
             _check_positive("sigma0", sigma0)
         if popsize is not None and not 2 <= popsize < budget:
             raise InputError(f"--set popsize: must be at least 2 and below the budget of {budget}, got {popsize}")
-        with _silence():
+        with silence():
             sampler = CmaEsSampler(
                 sigma0=sigma0, popsize=popsize, with_margin=with_margin, n_startup_trials=0, seed=seed
             )
         super().__init__(sampler, space, x0)
-        self._known_from_the_start(sampler, numerical=True)
+        self.known_from_the_start(sampler, numerical=True)
         if x0:
             # Its parameter x0 would want these names alone.
-            sampler._x0 = self._params(x0[0])
+            sampler._x0 = self.params(x0[0])
 
-    def _close(self, trial: Trial, outcome: Outcome) -> None:
+    def close(self, trial: Trial, outcome: Outcome) -> None:
         violation = sum(max(value, 0.0) for value in outcome.constraints)
         self._study.tell(trial, _INFEASIBLE * (1 + violation) if violation else outcome.objective)
 

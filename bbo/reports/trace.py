@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bbo.display import is_good
 from bbo.experiment import Experiment
+from bbo.front import is_good
 from bbo.runlog import Answer, Ask, RunLog
 from bbo.store import Evaluation, Store
 
@@ -82,7 +82,7 @@ def _answered(log: RunLog) -> Iterator[tuple[Ask, Answer]]:
 
 def _loss(experiment: Experiment, answer: Answer) -> float:
     """What was measured on a whole evaluation that keeps the constraints; else Inf."""
-    if answer.source not in ("trained", "store") or not is_good(experiment, answer):
+    if not is_good(experiment, answer):
         return math.inf
     assert answer.values is not None
     return answer.values[experiment.objective]

@@ -1,5 +1,6 @@
 """What every optimizer of the registry keeps to: bounds, budget, seed, failures, replay. In process, on the toy."""
 
+import inspect
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 from bbo.errors import InputError
 from bbo.experiment import read_experiment
 from bbo.optimizers import Optimizer, Outcome, Proposal
-from bbo.optimizers.registry import OPTIMIZERS, find, settings_of
+from bbo.optimizers.registry import OPTIMIZERS, find, objectives_of, settings_of
 from bbo.space import Point, Space, Variable
 from tests.conftest import ROOT
 
@@ -174,12 +175,86 @@ def test_a_fixed_or_single_variable(name: str) -> None:
         space.decode(point)
 
 
+SEVERAL = [name for name, entry in OPTIMIZERS.items() if entry.several and name != "nomad"]
+"""`bbo run` has NOMAD's batch mode for several objectives: tests/bbo/test_objectives.py."""
+
+
+def several(number: int, point: Point) -> Outcome:
+    """Three objectives, and a constraint that some violate."""
+    one = evaluate(number, point)
+    if one.status == "failed":
+        return Outcome(number, point, "failed", math.inf, others=(math.inf, math.inf))
+    return Outcome(number, point, "ok", one.objective, (point[2] - 3.5,), others=(point[0], point[1]))
+
+
+def all_failed(number: int, point: Point) -> Outcome:
+    return Outcome(number, point, "failed", math.inf, others=(math.inf, math.inf))
+
+
+def left_by_hand(number: int, point: Point) -> Outcome:
+    if number % 3:
+        return several(number, point)
+    return Outcome(number, point, "stopped", math.inf, (-1.0,), 1.0, (math.inf, math.inf))
+
+
+@pytest.mark.parametrize(("count", "pending"), [(4, 4), (1, 3)], ids=["blocks", "asynchronous"])
+@pytest.mark.parametrize("outcome", [several, all_failed, left_by_hand])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_objectives(name: str, outcome: Callable[[int, Point], Outcome], count: int, pending: int) -> None:
+    """Bounds, budget, seed, failures and replay as with one."""
+
+    def three() -> Optimizer:
+        settings = {"n_startup_trials": 9} if name == "gp" else {}
+        optimizer: Optimizer = find(name)[0](space=SPACE, x0=X0, budget=12, seed=0, objectives=3, **settings)
+        return optimizer
+
+    course = Course(three(), count, pending, outcome).run(12)
+    assert len(course.points) == 12
+    for point in course.points:
+        SPACE.decode(point)
+    course.repeat(three())
+
+
+def test_several_objectives_are_taken_by_those_that_say_so(name: str) -> None:
+    found, entry = find(name)
+    takes = "objectives" in inspect.signature(found).parameters
+    assert entry.several == (takes or name == "nomad")
+    assert objectives_of(name, found, 1) == {}
+    if entry.several:
+        assert objectives_of(name, found, 2) == {"objectives": 2}
+        return
+    with pytest.raises(
+        InputError, match=f"^--optimizer {name}: takes one objective, got 2; several are taken by nomad,"
+    ):
+        objectives_of(name, found, 2)
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsgaii"])
+def test_a_front_is_found_that_chance_does_not_find(name: str) -> None:
+    """Two valleys far apart: half of what a model proposes in the end is near the line between them."""
+    space = Space({axis: Variable.model_validate({"float": [-4, 4]}) for axis in "xy"})
+
+    def valleys(number: int, point: Point) -> Outcome:
+        x, y = point
+        return Outcome(number, point, "ok", (x - 1) ** 2 + y**2, others=((x + 1) ** 2 + y**2,))
+
+    def near(points: Sequence[Point]) -> int:
+        return sum(abs(y) < 1 and abs(x) < 2 for x, y in points[-12:])
+
+    def made(which: str, seed: int) -> Optimizer:
+        optimizer: Optimizer = find(which)[0](space=space, x0=[], budget=40, seed=seed, objectives=2)
+        return optimizer
+
+    found = sum(near(Course(made(name, seed), evaluate=valleys).run(40).points) for seed in range(5))
+    assert found >= 25, found  # of 60, where chance has 7.5
+
+
 def test_settings_are_typed_and_have_defaults(name: str) -> None:
     for kind, default in settings_of(find(name)[0]).values():
         TypeAdapter(kind).validate_python(default, strict=True)
 
 
-@pytest.mark.parametrize("module", ["samplers", "designs", "nomad", "soo", "bamsoo", "pbt"])
+@pytest.mark.parametrize("module", ["study", "samplers", "designs", "nomad", "soo", "bamsoo", "pbt"])
 def test_optimizers_never_print_or_write(module: str) -> None:
     file = Path(ROOT / "bbo/optimizers" / f"{module}.py")
     if not file.is_file():

@@ -16,6 +16,7 @@ from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.keep import prune
 from tests.conftest import ROOT
+from tests.runs import BOTH_YAML
 
 LOSSES = {"a": 3.0, "b": 1.0, "c": 2.0, "low": 0.5}
 
@@ -133,3 +134,27 @@ def test_states_stay_for_two_generations(toy: Callable[..., Path], tmp_path: Pat
     if often:
         assert left == [2, 4, 4, 4, 2, 4, 4, 4]
     assert len(list(tmp_path.glob("evals/*/state.safetensors"))) == 4
+
+
+@pytest.mark.parametrize("often", [True, False], ids=["after each", "at the end"])
+def test_of_several_objectives_the_front_stays(toy: Callable[..., Path], tmp_path: Path, often: bool) -> None:
+    """b and c are the front, a is behind it; d would be in front of all, but violates the constraint."""
+    experiment = read_experiment(toy(in_yaml=BOTH_YAML).with_suffix(".yaml"))
+    run, store = Run(tmp_path), Store(tmp_path / "evals")
+    index = Index(run, open_session(run, run.log(), store, None, in_order=True))
+    values = {
+        "a": (2.0, 3.0, 0.0),
+        "b": (2.0, 1.0, 0.0),
+        "d": (0.0, 0.0, 0.1),
+        "e": (9.0, 9.0, 0.0),
+        "c": (1.0, 2.0, 0.0),
+    }
+    for number, (key, told) in enumerate(values.items(), start=1):
+        with index.locked():
+            index.ask([(float(number),)], [key])
+        index.answer(Answer(number, told, "trained", 0.0))
+        store.evaluation(key).adapter.mkdir(parents=True)
+        if often:
+            prune(index, store, experiment, owns_store=True)
+    prune(index, store, experiment, owns_store=True)
+    assert {evaluation.key for evaluation in store if evaluation.adapter.is_dir()} == {"a", "b", "c"}
