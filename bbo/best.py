@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bbo.conduct import about_experiment
-from bbo.display import is_good
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment, read_experiment
+from bbo.front import is_good
 from bbo.run import Run, find_run
 from bbo.runlog import Answer, Ask, RunLog
 from bbo.session import read_session
@@ -56,9 +56,8 @@ class Searched:
     @property
     def remark(self) -> str | None:
         """What has to be said where there are several objectives."""
-        objectives = [output.metric for output in self.experiment.outputs if output.kind == "OBJ"]
-        first = self.experiment.outputs[self.experiment.objective].metric
-        return None if len(objectives) < 2 else f"{len(objectives)} objectives: the best is by the first, {first}"
+        count, first = len(self.experiment.objectives), self.experiment.outputs[self.experiment.objective].metric
+        return None if count == 1 else f"{count} objectives: the best is by the first, {first}"
 
     def confirmed(self) -> Mapping[str, Any] | None:
         """What `bbo confirm` found, where the search's best is still among the points that it trained again."""
