@@ -1,6 +1,6 @@
 """Applied = proposed: what live adapters, optimizer, scheduler and loop really use, held against what was asked for.
 
-Every field of Training has an entry on both sides (a test walks over the fields).
+Every field of Training has an entry on both sides (a test walks over the fields), but for whom is told of it.
 """
 
 import math
@@ -51,7 +51,7 @@ def expected(training: Training, rows: int, valid_rows: int, processes: int) -> 
     micro = min(batch.micro, size)
     kind = training.lr_scheduler_type
     return {
-        **training.model_dump(mode="json"),
+        **training.model_dump(mode="json", exclude={"report_to"}),
         "num_train_epochs": steps / training.steps_per_epoch(rows, processes),
         "warmup_steps": 0 if kind == "constant" else training.warmup(steps),
         "global_batch_size": size,

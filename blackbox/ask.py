@@ -72,8 +72,8 @@ def watched(items: Sequence[Any], size: int, words: str) -> Iterator[Sequence[An
     from rich.console import Console  # noqa: PLC0415 - only here
     from rich.progress import track  # noqa: PLC0415 - only here
 
-    parts = [items[first : first + size] for first in range(0, len(items), size)]
-    yield from track(parts, words, console=Console(stderr=True), transient=True)
+    console, parts = Console(stderr=True), [items[first : first + size] for first in range(0, len(items), size)]
+    yield from track(parts, words, console=console, transient=True, disable=not console.is_terminal)
 
 
 class _Filled(dict[str, Any]):

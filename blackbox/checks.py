@@ -17,6 +17,7 @@ from blackbox.launch import launch_command
 from blackbox.scores.requests import Wanted
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, Source, Training, read_settings
+from blackbox.trackers import missing
 
 PAIRS = 10
 """Forward passes without and with the adapter that are compared before its identity is denied."""
@@ -31,6 +32,7 @@ def quick(experiment: Experiment, stopping: str | None = None, budget: int | Non
     problems = _bad_corners(experiment, blackbox) or _useless_rule(experiment, blackbox, stopping, budget)
     if blackbox.settings is not None:
         problems += _missing_files(experiment, blackbox.settings)
+        problems += [str(experiment.locate(message)) for message in missing(blackbox.settings.training)]
         problems += _impossible_scores(experiment, blackbox, blackbox.settings)
     if problems:
         raise InputError(*problems)

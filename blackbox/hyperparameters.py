@@ -28,8 +28,9 @@ DETERMINES_NOTHING = {
     "gradient_accumulation_steps",
     "per_device_eval_batch_size",
     "gradient_checkpointing",
+    "report_to",
 }
-"""Settings that say how the same numbers are computed; all others are part of an evaluation's key."""
+"""Settings that say how the same numbers are computed, and who is told; all others are part of an evaluation's key."""
 
 NEED_ARGUMENTS = {
     "reduce_lr_on_plateau",
@@ -76,6 +77,9 @@ Schedule = Annotated[
 ]
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
 class Training(Section):
     """The settings of one training run."""
 
@@ -105,6 +109,8 @@ class Training(Section):
     label_smoothing_factor: Float = Field(0.0, ge=0, lt=1)
     gradient_checkpointing: bool = False
     seed: Int = Field(42, ge=0, lt=2**63)
+    report_to: tuple[Tracker, ...] = ()
+    """Who is told of each epoch, through accelerate: see blackbox/trackers.py."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -119,6 +125,11 @@ class Training(Section):
         if value == ():
             raise ValueError("must name at least one module")
         return tuple(sorted(set(value))) if isinstance(value, tuple) else value
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _trackers(cls, value: Any) -> Any:
+        return () if value == "none" else (value,) if isinstance(value, str) else value
 
     @field_validator("warmup_steps")
     @classmethod

@@ -195,7 +195,7 @@ ALL = {
 
 
 def test_every_setting_is_read_back(tmp_path: Path, experiment: Write, write_job: Write) -> None:
-    assert set(ALL) == set(Training.model_fields)
+    assert set(ALL) == set(Training.model_fields) - {"report_to"}
     assert all(value != Training.model_fields[name].default for name, value in ALL.items())
     job = write_job(experiment(), ALL)
     train.run(job)
