@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bbo import after
 from bbo import compare as comparison
 from bbo import nomad as nomad_command
 from bbo import optimize as optimize_command
@@ -113,6 +114,9 @@ def compare(  # noqa: PLR0913, PLR0917 - the options of a command
     options = comparison.Options(optimizers, seeds, budget, store, jobs, out, levels, settings or ())
     # A file is not as narrow as a terminal may be.
     raise typer.Exit(comparison.compare(file, options, Console(width=None if sys.stdout.isatty() else 120)))
+
+
+app.add_typer(after.app)
 
 
 def main() -> None:

@@ -236,9 +236,11 @@ class Experiment:
         known = place.split(".")[0] in _Document.model_fields
         return self.error(place, sentence) if colon and known else InputError(message)
 
-    def dump(self) -> str:
-        """YAML that reads back as this experiment from any folder."""
+    def dump(self, training: Mapping[str, Any] = {}) -> str:
+        """YAML that reads back as this experiment from any folder; with these training settings instead of its own."""
         content = {**self.document, "relative_to": str(self.base)}
+        if training:
+            content["training"] = {**self.training, **training}
         return f"# Copy of {self.path}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

@@ -1,6 +1,6 @@
 """Applied = proposed: what live adapters, optimizer, scheduler and loop really use, held against what was asked for.
 
-Every field of Training has an entry on both sides (a test walks over the fields).
+Every field of Training has an entry on both sides (a test walks over the fields), but for whom is told of it.
 """
 
 import math

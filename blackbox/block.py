@@ -198,7 +198,9 @@ class Blackbox:
         evaluations = {candidate.key: self.store.evaluation(candidate.key) for candidate in candidates}
         for candidate in candidates:
             point = "" if candidate.point is None else format_point(candidate.point) + "\n"
-            evaluations[candidate.key].begin(self.experiment.dump(), point)
+            others = set(candidate.hyperparameters) - set(self.experiment.space.variables)  # a seed of its own
+            settings = {name: candidate.hyperparameters[name] for name in others}
+            evaluations[candidate.key].begin(self.experiment.dump(settings), point)
         if jobs is not None:
             jobs.run(candidates, finished)
             return

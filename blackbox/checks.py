@@ -1,7 +1,7 @@
 """What a preflight looks at: `quick` without torch, `full` with the model in memory."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
 from blackbox.scores import qa
+from blackbox.scores.requests import Wanted
 from blackbox.scores.settings import HUMANEVAL
 from blackbox.settings import Settings, Source, Training, read_settings
+from blackbox.trackers import missing
 
 PAIRS = 10
 """Forward passes without and with the adapter that are compared before its identity is denied."""
@@ -31,6 +33,7 @@ def quick(experiment: Experiment, stopping: str | None = None, budget: int | Non
     problems = _bad_corners(experiment, blackbox) or _useless_rule(experiment, blackbox, stopping, budget)
     if blackbox.settings is not None:
         problems += _missing_files(experiment, blackbox.settings)
+        problems += [str(experiment.locate(message)) for message in missing(blackbox.settings.training)]
         problems += _impossible_scores(experiment, blackbox, blackbox.settings)
     if problems:
         raise InputError(*problems)
@@ -55,17 +58,22 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
 
 
 def _impossible_scores(experiment: Experiment, blackbox: Blackbox, settings: Settings) -> list[str]:
-    benchmarks = [each for each in blackbox.wanted.values() if each.request.task != qa.TASK]
+    problems = impossible(blackbox.wanted.values(), settings)
+    return list(dict.fromkeys(str(experiment.locate(message)) for message in problems))
+
+
+def impossible(wanted: Iterable[Wanted], settings: Settings) -> list[str]:
+    """A sentence for everything that these scores lack, each led by its place in the YAML."""
+    benchmarks = [each for each in wanted if each.request.task != qa.TASK]
     if not benchmarks:
         return []
     from blackbox.scores import humaneval, tasks  # noqa: PLC0415 - lm-eval takes seconds
 
-    problems = dict[str, None]()
+    problems: list[str] = []
     for each in benchmarks:
         check = humaneval.check if each.request.task == HUMANEVAL else tasks.check
-        messages = check(each.request, each.metric, settings.scores, settings.base)
-        problems |= dict.fromkeys(str(experiment.locate(message)) for message in messages)
-    return list(problems)
+        problems += check(each.request, each.metric, settings.scores, settings.base)
+    return list(dict.fromkeys(problems))
 
 
 def _corners(space: Space) -> Iterator[tuple[str, Point]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment, read_experiment
@@ -97,7 +98,7 @@ def _evaluate_with(
     before = store.evaluation(candidate.key).result() if again else None
     where = Store(root / f".again-{os.getpid()}") if before else store
     told: list[tuple[Result | Stopped, Source]] = []
-    with _progress(where.evaluation(candidate.key)):
+    with progress_of(where.evaluation(candidate.key)):
         Blackbox(experiment, where, blackbox.preflight_file).evaluate(
             [candidate], lambda _, result, source: told.append((result, source))
         )
@@ -151,8 +152,8 @@ def _value(word: str) -> Value:
 
 
 @contextmanager
-def _progress(evaluation: Evaluation) -> Iterator[None]:
-    """Print what the trainer notes while it trains."""
+def progress_of(evaluation: Evaluation, file: TextIO | None = None) -> Iterator[None]:
+    """Print (on stdout where no other file is given) what the trainer notes while it trains."""
     over = threading.Event()
 
     def follow() -> None:
@@ -165,7 +166,7 @@ def _progress(evaluation: Evaluation) -> Iterator[None]:
             shown = min(shown, len(lines))  # a fresh attempt begins a fresh file
             for line in lines[shown:]:
                 entry = json.loads(line)
-                print("  " + "  ".join(f"{name} {value:.6g}" for name, value in entry.items()), flush=True)
+                print("  " + "  ".join(f"{name} {value:.6g}" for name, value in entry.items()), file=file, flush=True)
             shown = len(lines)
 
     thread = threading.Thread(target=follow, daemon=True)

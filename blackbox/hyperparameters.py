@@ -28,8 +28,9 @@ DETERMINES_NOTHING = {
     "gradient_accumulation_steps",
     "per_device_eval_batch_size",
     "gradient_checkpointing",
+    "report_to",
 }
-"""Settings that say how the same numbers are computed; all others are part of an evaluation's key."""
+"""Settings that say how the same numbers are computed, and who is told; all others are part of an evaluation's key."""
 
 OF_LORA = {"lora_rank", "lora_alpha", "lora_dropout", "use_rslora", "target_modules"}
 """Settings of the adapter, which a training of all weights does not have."""
@@ -79,6 +80,9 @@ Schedule = Annotated[
 ]
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
 class Training(Section):
     """The settings of one training run."""
 
@@ -110,6 +114,8 @@ class Training(Section):
     label_smoothing_factor: Float = Field(0.0, ge=0, lt=1)
     gradient_checkpointing: bool = False
     seed: Int = Field(42, ge=0, lt=2**63)
+    report_to: tuple[Tracker, ...] = ()
+    """Who is told of each epoch, through accelerate: see blackbox/trackers.py."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -124,6 +130,11 @@ class Training(Section):
         if value == ():
             raise ValueError("must name at least one module")
         return tuple(sorted(set(value))) if isinstance(value, tuple) else value
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _trackers(cls, value: Any) -> Any:
+        return () if value == "none" else (value,) if isinstance(value, str) else value
 
     @field_validator("warmup_steps")
     @classmethod
@@ -192,7 +203,7 @@ class Training(Section):
 
     def acting(self) -> dict[str, Any]:
         """The settings that act, as plain JSON: with method full none of the adapter's, and only then the method."""
-        return self.model_dump(mode="json", exclude=OF_LORA if self.method == "full" else {"method"})
+        return self.model_dump(mode="json", exclude={"report_to", *(OF_LORA if self.method == "full" else {"method"})})
 
 
 def at_fidelity(training: Training, fidelity: Mapping[str, float]) -> Training:

@@ -45,6 +45,10 @@ class Setup:
         fraction = fidelity.get("train_fraction", 1.0)
         return replace(self, data=replace(self.data, train=part_of(self.data.train, fraction)))
 
+    def on_all_rows(self) -> "Setup":
+        """The same, the validation side being trained on too: its loss says nothing any more."""
+        return replace(self, data=replace(self.data, train=[*self.data.train, *self.data.valid]))
+
 
 def load(experiment: Experiment) -> Setup:
     """Start Accelerate, load base model and data. Raises InputError."""

@@ -34,6 +34,7 @@ from blackbox.planner import alike, evenly, most_members, shape_of
 from blackbox.scores.live import score_job
 from blackbox.settings import Training
 from blackbox.setup import Setup, load, share_of, trainings_of
+from blackbox.trackers import report
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,20 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
     entries = [entry for entry in entries if not entry.item.get("trained")]
     phases = Phases(start=began - job["launched"], load=time.time() - began).shared(max(1, len(entries)))
     base_score = None if job["base_score"] is None else Path(job["base_score"])
+    loaded, setup = setup, setup.on_all_rows() if job.get("all_rows") else setup
     for pack in _packs(setup, entries):
-        for entry, ended in train_pack(setup.at(pack[0].item["fidelity"]), pack, base_score):
+        done = train_pack(setup.at(pack[0].item["fidelity"]), pack, base_score)
+        for entry, ended in done:
             if setup.accelerator.is_main_process or not ended.shared:
                 whole = replace(phases, train=ended.train_seconds, score=ended.score_seconds)
                 _record(setup, job, entry, ended, whole)
             if not ended.shared and setup.accelerator.num_processes > 1:
                 os._exit(1)  # the others wait for us in a collective; torchrun ends them all when one process is gone
         base_score = None
+        if setup.accelerator.is_main_process:
+            report(setup.accelerator, [(entry.training, entry.evaluation) for entry, _ in done], experiment.name)
     score_job(setup, experiment, job)
-    return setup
+    return loaded
 
 
 def _packs(setup: Setup, entries: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"errors", "lifeline", "processes"},
-    {"space", "claims"},
+    {"space", "claims", "program"},
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
     {"problem", "experiment", "run", "executors", "mads", "lineage"},
@@ -22,9 +22,9 @@ LAYERS = [
     {"driver", "display"},
     {"summary"},
     {"conduct", "reports"},
-    {"nomad"},
-    {"optimize", "race"},
-    {"compare"},
+    {"nomad", "best"},
+    {"optimize", "race", "confirm"},
+    {"compare", "after"},
     {"cli"},
 ]
 """From the ground up: a module of bbo imports only from layers below its own (or, within a parser, beside it)."""

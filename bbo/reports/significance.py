@@ -1,7 +1,7 @@
 """Which differences between methods are more than noise: paired signed-rank tests, corrected for their number."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, median, stdev
@@ -31,13 +31,40 @@ class Pair:
     """Of a against b; a tie is what these seeds cannot tell apart."""
 
 
-def pairs(finals: Mapping[str, Mapping[int, float]]) -> list[Pair]:
-    """Every two methods, by their finals per seed (finite, smaller is better) on the seeds that both have."""
+def signed_rank(differences: Sequence[float]) -> float:
+    """Two-sided p of Wilcoxon's test. Zeros say nothing and are left out; 1 where nothing else is there.
+
+    Exact up to 50 differences, with equal ones among them up to 13; normal beyond (scipy's `auto`).
+    """
+    from scipy.stats import wilcoxon  # noqa: PLC0415 - slow to load
+
+    moved = [difference for difference in differences if difference != 0]
+    return float(wilcoxon(moved).pvalue) if moved else 1.0
+
+
+def paired_t(differences: Sequence[float]) -> float:
+    """Two-sided p of Student's test, for few seeds: it takes differences of a normal distribution for granted."""
+    from scipy.stats import ttest_1samp  # noqa: PLC0415 - slow to load
+
+    if min(differences) == max(differences):  # no noise at all
+        return 0.0 if differences[0] else 1.0
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def pairs(
+    finals: Mapping[str, Mapping[int, float]],
+    test: Callable[[Sequence[float]], float] = signed_rank,
+    fewest: int = FEWEST,
+) -> list[Pair]:
+    """Every two methods, by their finals per seed (finite, smaller is better) on the seeds that both have.
+
+    `test` gives the p of differences, of `fewest` or more.
+    """
     found: list[tuple[str, str, list[float]]] = []
     for a, b in combinations(finals, 2):
         found.append((a, b, [finals[a][seed] - finals[b][seed] for seed in finals[a] if seed in finals[b]]))
-    tested = [index for index, (_, _, differences) in enumerate(found) if len(differences) >= FEWEST]
-    p = {index: signed_rank(found[index][2]) for index in tested}
+    tested = [index for index, (_, _, differences) in enumerate(found) if len(differences) >= fewest]
+    p = {index: test(found[index][2]) for index in tested}
     corrected = dict(zip(tested, holm([p[index] for index in tested]), strict=True))
     return [
         Pair(
@@ -51,17 +78,6 @@ def pairs(finals: Mapping[str, Mapping[int, float]]) -> list[Pair]:
         )
         for index, (a, b, d) in enumerate(found)
     ]
-
-
-def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p of Wilcoxon's test. Zeros say nothing and are left out; 1 where nothing else is there.
-
-    Exact up to 50 differences, with equal ones among them up to 13; normal beyond (scipy's `auto`).
-    """
-    from scipy.stats import wilcoxon  # noqa: PLC0415 - slow to load
-
-    moved = [difference for difference in differences if difference != 0]
-    return float(wilcoxon(moved).pvalue) if moved else 1.0
 
 
 def holm(p: Sequence[float]) -> list[float]:

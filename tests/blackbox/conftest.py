@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bbo.store import Result
+from bbo.experiment import read_experiment
+from bbo.run import Run
+from bbo.runlog import Answer
+from bbo.store import Result, Store, write_json
+from blackbox.block import Blackbox
 
 Rows = list[dict[str, str]]
 
@@ -155,6 +159,50 @@ def write_job(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def searched(small_model: Path, imported: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of three evaluations, by training loss from good to bad; the second one's adapter was not kept."""
+    from blackbox import train  # noqa: PLC0415 - heavy
+
+    root = tmp_path_factory.mktemp("searched")
+    write_jsonl(root / "train.jsonl", make_rows(24))
+    write_jsonl(root / "valid.jsonl", make_rows(8, first=100))
+    content = {
+        "model": {"path": str(small_model)},
+        "data": {"train": "train.jsonl", "valid": "valid.jsonl", "max_length": 320},
+        "space": {"learning_rate": {"choice": [1e-2, 3e-3, 1e-5]}},
+        "training": {"num_train_epochs": 1, "global_batch_size": 8, "target_modules": ["q_proj", "v_proj"], "seed": 1},
+        "outputs": ["eval_loss"],
+        "resources": {"cpus_per_job": 1},
+    }
+    file = root / "experiment.yaml"
+    file.write_text(yaml.safe_dump(content))
+    experiment, run = read_experiment(file), Run(root / "runs" / "x")
+    blackbox = Blackbox(experiment, Store(run.evals), run.preflight_file)
+    points = [(1.0,), (2.0,), (3.0,)]
+    candidates = [blackbox.candidate(experiment.space.decode(point), point) for point in points]
+    entries = []
+    for candidate in candidates:
+        evaluation = blackbox.store.evaluation(candidate.key)
+        evaluation.begin(experiment.dump(), f"{int(candidate.point[0])}\n")  # type: ignore[index]
+        about = {"key": candidate.key, "folder": str(evaluation.folder), "point": candidate.point, "fidelity": {}}
+        entries.append({**about, "hyperparameters": dict(candidate.hyperparameters), "attempts": 1})
+    job = root / "job.json"
+    about = {"id": "job", "experiment": str(file), "launched": time.time(), "slot": "cpu", "gpus": 0}
+    job.write_text(json.dumps({**about, "base_score": None, "evaluations": entries}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        train.run(job)
+    log = run.log()
+    with log.locked():
+        asks = log.ask(points, [candidate.key for candidate in candidates])
+    for ask, result in zip(asks, results(job), strict=True):
+        log.answer(Answer(ask.number, (result.metrics["eval_loss"],), "trained", 0.0))
+    write_json(run.preflight_file, {"digest": "", "base": {"eval_loss": 9.5}})
+    shutil.rmtree(blackbox.store.evaluation(candidates[1].key).adapter)
+    return run.folder
 
 
 def results(job_file: Path) -> list[Result]:

@@ -194,7 +194,8 @@ ALL = {
 
 
 def test_every_setting_is_read_back(tmp_path: Path, experiment: Write, write_job: Write) -> None:
-    assert set(ALL) == set(Training.model_fields) - {"method"}  # tests/blackbox/test_full.py
+    # method: tests/blackbox/test_full.py, report_to: test_trackers.py
+    assert set(ALL) == set(Training.model_fields) - {"method", "report_to"}
     assert all(value != Training.model_fields[name].default for name, value in ALL.items())
     job = write_job(experiment(), ALL)
     train.run(job)
