@@ -5,6 +5,7 @@ the same time in a pack, but MLflow and Weights & Biases know one active run per
 warning, never an evaluation.
 """
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -28,34 +29,38 @@ def missing(training: Training) -> list[str]:
 def report(accelerator: Any, evaluations: Iterable[tuple[Training, Evaluation]], project: str) -> None:
     """Tell the trackers of each training what its evaluation has been through. For the main process alone."""
     for training, evaluation in evaluations:
-        if training.report_to:
+        for name in training.report_to:
             try:
-                _report(accelerator, training, evaluation, project)
+                with (evaluation.folder.parent / ".trackers.lock").open("a") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that begin one database break it
+                    _report(accelerator, name, training, evaluation, project)
             except Exception as error:
-                trouble = f"{type(error).__name__}: {error}"
-                print(f"training.report_to: {evaluation.key} is not reported: {trouble}", file=sys.stderr, flush=True)
+                said = str(error).strip().splitlines() or [""]
+                trouble = f"{evaluation.key} is not in {name}: {type(error).__name__}: {said[0]}"
+                print(f"training.report_to: {trouble}", file=sys.stderr, flush=True)
+            finally:
+                accelerator.trackers = []
 
 
-def _report(accelerator: Any, training: Training, evaluation: Evaluation, project: str) -> None:
+def _report(accelerator: Any, name: str, training: Training, evaluation: Evaluation, project: str) -> None:
     from accelerate.tracking import filter_trackers  # noqa: PLC0415 - heavy
 
     folder = evaluation.folder
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder.parent / '.mlflow.db'}")
     accelerator.project_configuration.logging_dir = str(folder)
-    accelerator.log_with = filter_trackers(list(training.report_to), str(folder))
+    accelerator.log_with = filter_trackers([name], str(folder))
     of_each = {
         "mlflow": {"run_name": evaluation.key, "logging_dir": str(folder.parent / ".mlflow")},
         "wandb": {"name": evaluation.key, "group": _group(folder), "dir": str(folder)},
     }
+    accelerator.init_trackers(project, _flat(training), of_each)
     try:
-        accelerator.init_trackers(project, _flat(training), of_each)
         for entry in evaluation.epochs():
-            values = {name: value for name, value in entry.items() if name not in ("step", "steps")}
+            values = {metric: value for metric, value in entry.items() if metric not in ("step", "steps")}
             accelerator.log(values, step=entry["step"])
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
-        accelerator.trackers = []
 
 
 def _group(folder: Path) -> str:

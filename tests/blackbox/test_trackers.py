@@ -92,7 +92,7 @@ def test_a_tracker_in_trouble_costs_no_evaluation(
     job = write_job(experiment(report_to=["tensorboard"]), {"lora_rank": 4}, {"lora_rank": 8})
     train.run(job)
     assert [result.status for result in results(job)] == ["ok", "ok"]
-    assert "report_to: job1 is not reported: ConnectionError: no network" in capsys.readouterr().err
+    assert "report_to: job1 is not in tensorboard: ConnectionError: no network" in capsys.readouterr().err
     assert len(told) == 2, "the first one's tracker was finished all the same"
 
 
