@@ -91,7 +91,8 @@ def _ids(rows: Sequence[Row], wanted: Sequence[str]) -> dict[str, Sequence[Any]]
     missing = [name for name in wanted if name not in rows[0]]
     if missing:
         raise InputError(f"--id: no column {', '.join(missing)}, only {', '.join(rows[0])}")
-    names = list(wanted) or [name for name in rows[0] if name.lower() == "id"][:1]
+    own = [name for name in rows[0] if name.lower() == "id" and any(row[name] for row in rows)]
+    names = list(wanted) or own[:1]
     return {name: [row[name] for row in rows] for name in names} or {"row": range(1, len(rows) + 1)}
 
 
