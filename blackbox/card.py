@@ -1,4 +1,4 @@
-"""The model card of a retrained adapter: what it was trained on and how, and what is known of its quality."""
+"""The model card of a retrained adapter or model: what it was trained on and how, and what is known of its quality."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -67,11 +67,15 @@ def card(about: Mapping[str, Any]) -> str:
     # A folder of this machine means nothing to others, and is nobody's business.
     local = about["base_model"].startswith((".", "/", "~"))
     base = Path(about["base_model"]).name if local else about["base_model"]
-    header = {"library_name": "peft", "tags": ["lora", about["task"]]}
+    full = about["applied"].get("method") == "full"
+    header = {
+        "library_name": "transformers" if full else "peft",
+        "tags": [about["task"]] if full else ["lora", about["task"]],
+    }
     header |= {} if local else {"base_model": about["base_model"]}
     parts = [
         f"---\n{yaml.safe_dump(header)}---",
-        f"# LoRA adapter of {base}, found by the search {about['run']}",
+        f"# {'All weights' if full else 'LoRA adapter'} of {base}, found by the search {about['run']}",
         f"Evaluation #{about['evaluation']} of the search, trained again on its {about['rows']} rows.",
         "## Scores",
         "\n".join(_scores(about)),

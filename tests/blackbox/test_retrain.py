@@ -15,6 +15,7 @@ from bbo.executors import local
 from bbo.executors.slots import Slot
 from bbo.store import write_json
 from blackbox import retrain
+from blackbox.card import card
 
 
 @pytest.fixture
@@ -109,6 +110,14 @@ def test_one_that_died_leaves_no_model_and_is_repeated(
     (run / "mine").mkdir()
     with pytest.raises(InputError, match="holds something else"):
         retrain.run(ask(run, out=str(run / "mine")))
+
+
+def test_the_card_of_a_whole_model(run: Path, here: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    retrain.run(ask(run))
+    said = json.loads(capsys.readouterr().out)
+    text = card({**said, "applied": {**said["applied"], "method": "full"}})
+    assert yaml.safe_load(text.split("---")[1]) == {"library_name": "transformers", "tags": ["instruct"]}
+    assert "\n# All weights of model0, found by the search x\n" in text
 
 
 def test_the_toy_is_refused(command: Callable[..., Any], toy: Callable[..., Path], tmp_path: Path) -> None:
