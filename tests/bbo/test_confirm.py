@@ -62,6 +62,7 @@ def test_a_lucky_winner_is_demoted(command: Command, run: Path) -> None:
     assert again.stderr.count("(from the store)") == 15 and len(results(run)) == len(before) + 21
     key = content["points"][0]["keys"]["1"]
     shown = command("blackbox.eval", f"runs/x/evals/{key}/point.txt")
+    assert f"eval_loss              {content['points'][0]['values']['1']:.8g}\n" in shown.stdout, "its own seed's"
     assert "from the store" in shown.stdout and len(results(run)) == len(before) + 21
 
 
