@@ -13,10 +13,11 @@ from collections.abc import Callable
 ENVIRONMENT = "BBO_LIFELINE"
 
 
-def watch(on_death: Callable[[], None] | None = None) -> None:
+def watch(on_death: Callable[[], None] | None = None, outlives_parent: bool = False) -> None:
     """Start a daemon thread that ends this process, after `on_death()`, once the lifeline is cut or the parent gone.
 
-    Without BBO_LIFELINE in the environment (somebody typed the command) nothing is watched.
+    `outlives_parent`: the lifeline is that of somebody further up. Without BBO_LIFELINE in the environment (somebody
+    typed the command) nothing is watched.
     """
     if os.environ.get(ENVIRONMENT) != "1":
         return
@@ -31,7 +32,7 @@ def watch(on_death: Callable[[], None] | None = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def wait() -> None:
-        while not poll.poll(500) and os.getppid() == parent:
+        while not poll.poll(500) and (outlives_parent or os.getppid() == parent):
             pass
         end()
 

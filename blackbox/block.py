@@ -213,7 +213,8 @@ class Blackbox:
 
 def check_outputs(experiment: Experiment) -> None:
     """Raise InputError for outputs that no evaluation measures."""
-    measured, no_tasks = measured_by(experiment), experiment.model == "toy" or experiment.task == "classification"
+    no_tasks = experiment.model == "toy" or experiment.task == "classification"
+    measured = (*measured_by(experiment), *(qa.METRICS if experiment.task == qa.TASK else ()))
     for output in experiment.outputs:
         if output.metric in measured:
             continue

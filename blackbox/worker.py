@@ -41,7 +41,7 @@ MOST_DESCRIPTORS = 250
 
 def main() -> int:
     file, devices, idle = Path(sys.argv[1]), sys.argv[2].split(","), float(sys.argv[3])
-    lifeline.watch(lambda: vanish(file))
+    lifeline.watch(lambda: vanish(file), outlives_parent=True)  # the driver's, not that of the call that starts us
     import torch  # noqa: PLC0415 - heavy
 
     from blackbox import train  # noqa: PLC0415 - heavy

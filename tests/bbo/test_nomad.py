@@ -285,7 +285,7 @@ def test_nothing_feasible_is_no_success(toy: Toy, command: Command) -> None:
     toy(in_yaml={"train_loss]": "train_loss <= 0.1]"}, in_text={"OBJ EXTRA_O ": "OBJ PB "})
     done = command("bbo.nomad", "params/toy.txt")
     assert done.returncode == 3
-    assert "no good evaluation" in done.stdout
+    assert "no feasible evaluation" in done.stdout
 
 
 def test_several_calls_in_flight(toy: Toy, command: Command, tmp_path: Path) -> None:

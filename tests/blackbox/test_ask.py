@@ -118,15 +118,15 @@ def test_answers_of_a_batch_are_those_of_single_prompts(searched: Path, settings
 
 def test_class_probabilities(searched: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Columns, order and sums; the classifier itself is a stand-in."""
-    module = ModuleType("blackbox.classification")
-    module.texts_of = lambda settings, source, base, place: ["a", "bb", "ccc"]  # type: ignore[attr-defined]
+    from blackbox import classification  # noqa: PLC0415 - heavy
+
+    monkeypatch.setattr(classification, "texts_of", lambda settings, source, base, place: ["a", "bb", "ccc"])
     shares = {"a": [0.7, 0.2, 0.1], "bb": [0.25, 0.5, 0.25], "ccc": [0.1, 0.1, 0.8]}
 
     def probabilities(model: Any, tokenizer: Any, texts: Sequence[str], *_: Any) -> list[list[float]]:
         return [shares[text] for text in texts]
 
-    module.probabilities = probabilities  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "blackbox.classification", module)
+    monkeypatch.setattr(classification, "probabilities", probabilities)
     monkeypatch.setattr(predict, "load", lambda saved, merge: (None, None))
     (tmp_path / "test.csv").write_text("ID,Question,target\n7,a,0\n8,bb,1\n9,ccc,0\n")
     saved = find(str(searched))
