@@ -38,7 +38,10 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pair(folder / "params", budget=3)
     write_mmlu(folder / "data", anatomy=6, astronomy=4)
     resources = {"cpus_per_job": 1, "keep": "all"}
-    change(folder, ["-mmlu_anatomy", "eval_loss"], "OBJ EXTRA_O", scores=SCORES, resources=resources)
+    recorded = ["eval_loss", "train_loss", "eval_runtime", "train_runtime", "peak_gib", "trainable_parameters"]
+    recorded += ["gpu_seconds"]
+    kinds = " ".join(["OBJ", *["EXTRA_O"] * len(recorded)])
+    change(folder, ["-mmlu_anatomy", *recorded], kinds, scores=SCORES, resources=resources)
     done = nomad(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "said").write_text(done.stdout)
@@ -61,6 +64,9 @@ def test_nomad_maximizes_a_benchmark(scored: Path) -> None:
     by_evaluation = scores(scored, "mmlu_anatomy", 3)
     assert sorted(-score.metrics["acc"] for score in by_evaluation) == sorted(values[0] for values in told)
     assert all(score.count == 3 and score.about["num_fewshot"] == 5 for score in by_evaluation)
+    for _, *losses, eval_seconds, train_seconds, peak_gib, parameters, gpu_seconds in told:
+        assert all(0 < loss < 20 for loss in losses) and 0 < eval_seconds < train_seconds + 60
+        assert 0.1 < peak_gib < 20 and parameters % 10 == 0 and gpu_seconds >= 0
     base = Run(scored / "runs/quickstart").base_score()
     assert base is not None and 0 <= base["mmlu_anatomy"] <= 1 and base["eval_loss"] > 0
     said = (scored / "said").read_text()
