@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from bbo.errors import InputError, MachineError
+from bbo.errors import InputError
 from bbo.experiment import Experiment, read_experiment
 from bbo.points import format_answer, format_point, read_points, read_text
 from bbo.run import find_run
 from bbo.space import Point, Space, Value
 from bbo.store import Evaluation, Result, Stopped, Store
 from blackbox.block import Blackbox, Source
+from blackbox.program import exit_status
 
 QUICKSTART = Path(__file__).parent.parent / "params" / "quickstart.yaml"
 
@@ -46,16 +47,7 @@ def main() -> int:
     )
     parser.add_argument("--again", action="store_true", help="train it although the store knows the result")
     options = parser.parse_args()
-    try:
-        return _evaluate(options.point, options.experiment, options.again, options.fidelity)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except (MachineError, OSError) as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 3
+    return exit_status(lambda: _evaluate(options.point, options.experiment, options.again, options.fidelity))
 
 
 def _evaluate(point_file: Path, experiment_file: Path | None, again: bool, fidelity: str | None) -> int:

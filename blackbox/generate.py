@@ -15,7 +15,7 @@ from typing import Any
 from bbo.errors import InputError
 from bbo.store import write_json
 from blackbox.ask import Row, answer, prompts_of, rows_of
-from blackbox.program import status_of
+from blackbox.program import check_files, status_of
 from blackbox.saved import Saved, find, load, load_base, worst
 from blackbox.settings import Settings, read_settings
 
@@ -23,10 +23,7 @@ from blackbox.settings import Settings, read_settings
 def run(request: Mapping[str, Any]) -> None:
     """Raises InputError before a model is loaded where one of them is not there."""
     out = Path(request["out"])
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"--out: no such folder: {out.absolute().parent}")
-    if not Path(request["questions"]).is_file():
-        raise InputError(f"{request['questions']}: no such file")
+    check_files(out, Path(request["questions"]))
     best = find(request["adapter"], request["experiment"])
     if best.task == "classification":
         raise InputError(f"{best.folder}: a classifier writes no answers: use `bbo predict`")

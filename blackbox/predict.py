@@ -14,7 +14,7 @@ from typing import Any
 
 from bbo.errors import InputError
 from blackbox.ask import Row, answer, prompts_of, rows_of, source_of, watched
-from blackbox.program import status_of
+from blackbox.program import check_files, status_of
 from blackbox.saved import Saved, find, load
 from blackbox.settings import Settings, read_settings
 
@@ -24,10 +24,7 @@ MAX_NEW_TOKENS = 128
 def run(request: Mapping[str, Any]) -> None:
     """Raises InputError before a model is loaded where the rows do not fit."""
     out = Path(request["out"])
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"--out: no such folder: {out.absolute().parent}")
-    if not Path(request["data"]).is_file():
-        raise InputError(f"{request['data']}: no such file")
+    check_files(out, Path(request["data"]))
     saved = find(request["adapter"], request["experiment"])
     settings = read_settings(saved.known)
     print(f"predicting with {saved.folder}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bbo import lifeline
@@ -19,8 +20,13 @@ def status_of(work: Callable[[Mapping[str, Any]], None]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     lifeline.watch()
     warnings.simplefilter("ignore", FutureWarning)  # from one library to another
+    return exit_status(lambda: work(json.loads(sys.argv[1])))
+
+
+def exit_status(work: Callable[[], int | None]) -> int:
+    """What `work` returns, 0 for nothing; 1, 3 and 130 with a sentence as above."""
     try:
-        work(json.loads(sys.argv[1]))
+        return work() or 0
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
@@ -29,4 +35,11 @@ def status_of(work: Callable[[Mapping[str, Any]], None]) -> int:
     except (MachineError, OSError) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 3
-    return 0
+
+
+def check_files(out: Path, given: Path) -> None:
+    """Raise InputError where there is no folder for what is written, or nothing to read."""
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out: no such folder: {out.absolute().parent}")
+    if not given.is_file():
+        raise InputError(f"{given}: no such file")
