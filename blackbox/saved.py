@@ -52,7 +52,7 @@ class Saved:
         """The base model, and what its path is relative to."""
         if self.experiment is not None:
             settings = read_settings(self.experiment)
-            return settings.loaded, settings.base
+            return settings.model, settings.base
         config = json.loads((self.folder / CONFIG).read_text())
         path = config.get("base_model_name_or_path")
         if not path:
