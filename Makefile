@@ -7,10 +7,10 @@ RESULTS := benchmarks/results
 demo: .venv/ready
 	$(BIN)/nomad params/quickstart.txt
 
-test: .venv/ready
+test: .venv/extras
 	$(BIN)/python -m pytest
 
-check: .venv/ready
+check: .venv/extras
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -29,4 +29,8 @@ bench: .venv/ready
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/extras: .venv/ready requirements-extras.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-extras.txt
 	touch $@
