@@ -1,5 +1,6 @@
 """Causal attention over rows that lie side by side without padding, in the form transformers takes one from outside."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from blackbox.layout import Layout, Padding
+from blackbox.layout import Asking, Layout, Padding
 
 NAME = "rows_side_by_side"
 """Under this name transformers finds it."""
@@ -25,7 +26,10 @@ def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """(1, heads, tokens, width) each -> (1, tokens, heads, width). Every row sees itself alone."""
+    """(1, heads, tokens, width) each -> (1, tokens, heads, width). Every row sees itself alone.
+
+    On the CPU the last layer's queries are those from which a label is predicted; of the others 0 comes back.
+    """
     longest = max(layout.lengths)
     window = longest if sliding_window is None else sliding_window
     if query.is_cuda and query.dtype != torch.float32 and torch.cuda.get_device_capability() >= (8, 0):
@@ -38,29 +42,55 @@ def attention(  # noqa: PLR0913, PLR0917 - transformers calls it so
 
     sizes = [end - first for first, end in layout.members]
     of_members = (part.split(sizes, dim=2) for part in (query, key, value))
-    parts = zip(*of_members, layout.padding, strict=True)
-    return torch.cat([_padded_attention(q, k, v, rows, scaling, sliding_window) for q, k, v, rows in parts], 1), None
+    asking: Sequence[Asking | None] = layout.asking if _is_last(module) else [None] * len(sizes)
+    parts = zip(*of_members, layout.padding, asking, strict=True)
+    done = [_padded_attention(q, k, v, rows, last, scaling, sliding_window) for q, k, v, rows, last in parts]
+    return torch.cat(done, 1), None
+
+
+def _is_last(module: Any) -> bool:
+    """Whether this is the last layer's attention: of that the tokens with a label alone are used (blackbox/pack.py)."""
+    return bool(module.layer_idx == module.config.num_hidden_layers - 1)
 
 
 def _padded_attention(
-    query: Tensor, key: Tensor, value: Tensor, padding: Padding, scaling: float, window: int | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    padding: Padding,
+    asking: Asking | None,
+    scaling: float,
+    window: int | None,
 ) -> Tensor:
     """The same for one member, by torch's attention over its rows padded to the longest."""
     count, longest = len(padding.rows.lengths), max(padding.rows.lengths)
 
-    def padded(part: Tensor) -> Tensor:
-        _, heads, _, width = part.shape
-        flat = _Pad.apply(part[0].transpose(0, 1).reshape(-1, heads * width), padding)
-        return flat.view(count, longest, heads, width).transpose(1, 2)
+    def flat(part: Tensor) -> Tensor:
+        return part[0].transpose(0, 1).flatten(1)
 
-    band = None
-    if window is not None and window < longest:
-        band = torch.ones(longest, longest, dtype=torch.bool, device=query.device).tril().triu(1 - window)
-    result = scaled_dot_product_attention(
-        padded(query), padded(key), padded(value), band, is_causal=band is None, scale=scaling, enable_gqa=True
-    )
-    flat = _Unpad.apply(result.transpose(1, 2).flatten(0, 1).flatten(1), padding.real)
-    return flat.view(1, -1, query.shape[1], query.shape[3])
+    def of_rows(flat: Tensor, like: Tensor) -> Tensor:
+        return flat.view(count, -1, like.shape[1], like.shape[3]).transpose(1, 2)
+
+    def answers(query: Tensor, mask: Tensor | None) -> Tensor:
+        k, v = (of_rows(_Pad.apply(flat(part), padding), part) for part in (key, value))
+        found = scaled_dot_product_attention(query, k, v, mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
+        return found.transpose(1, 2).flatten(0, 1).flatten(1)
+
+    if asking is None:
+        whole = window is None or window >= longest
+        mask = None if whole else _sees(torch.arange(longest, device=query.device), longest, window)
+        result = _Unpad.apply(answers(of_rows(_Pad.apply(flat(query), padding), query), mask), padding.real)
+    else:
+        mask = _sees(asking.places[:, None], longest, window)
+        asked = answers(of_rows(flat(query).index_select(0, asking.tokens), query), mask).index_select(0, asking.real)
+        result = asked.new_zeros(query.shape[2], asked.shape[1]).index_copy(0, asking.learnt, asked)
+    return result.view(1, -1, query.shape[1], query.shape[3])
+
+
+def _sees(places: Tensor, longest: int, window: int | None) -> Tensor:
+    """(..., queries, longest) which of a row's tokens a query at each of these places sees: itself, those before."""
+    behind = places[..., None] - torch.arange(longest, device=places.device)
+    return (behind >= 0) & (behind < (longest if window is None else window))
 
 
 class _Pad(torch.autograd.Function):

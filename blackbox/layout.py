@@ -56,6 +56,19 @@ class Padding(NamedTuple):
     """Which rows have the same tokens in their first places, in how many, and the first of these tokens."""
 
 
+class Asking(NamedTuple):
+    """A member's tokens from which a label is predicted, each row's padded to the most of a row: the last queries."""
+
+    tokens: Tensor
+    """(rows x most,) which of the member's tokens stands where."""
+    real: Tensor
+    """(labels,) which of these places are no padding."""
+    learnt: Tensor
+    """(labels,) the member's tokens that stand there."""
+    places: Tensor
+    """(rows, most) where in its row each stands."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """One pass: the rows of the first member, then those of the second, and so on.
@@ -76,6 +89,8 @@ class Layout:
     """(labels,) what they should predict."""
     labels: tuple[Span, ...]
     """Each member's part of `learnt`."""
+    places: tuple[tuple[Sequence[int], ...], ...]
+    """Of each member's rows, where in the row the tokens of `learnt` stand."""
     last: Tensor
     """(some,) the tokens of which the last layer's end is computed, flat: `learnt` and a few others."""
     last_members: tuple[Span, ...]
@@ -116,6 +131,11 @@ class Layout:
         """Of each member by itself, so that its companions do not matter."""
         return tuple(_padding(mine, self.ids.device) for mine in self.rows)
 
+    @cached_property
+    def asking(self) -> tuple[Asking, ...]:
+        """The same of the last layer's queries."""
+        return tuple(_asking(*both, self.ids.device) for both in zip(self.rows, self.places, strict=True))
+
 
 def _padding(rows: Rows, device: torch.device) -> Padding:
     lengths, begins = torch.tensor(rows.lengths)[:, None], torch.tensor(rows.begins)[:, None]
@@ -131,6 +151,15 @@ def _padding(rows: Rows, device: torch.device) -> Padding:
             shared.append((mine, same, rows.begins[head]))
         head += count
     return Padding(rows, tokens.flatten().to(device), real.flatten().nonzero()[:, 0].to(device), shared)
+
+
+def _asking(rows: Rows, places: Sequence[Sequence[int]], device: torch.device) -> Asking:
+    most = max(1, *map(len, places))
+    counts = torch.tensor([len(mine) for mine in places])[:, None]
+    filled = torch.tensor([[*mine, *[rows.lengths[row] - 1] * (most - len(mine))] for row, mine in enumerate(places)])
+    tokens = (torch.tensor(rows.begins)[:, None] + filled).flatten()
+    real = (torch.arange(most) < counts).flatten().nonzero()[:, 0]
+    return Asking(tokens.to(device), real.to(device), tokens[real].to(device), filled.to(device))
 
 
 def lay_out(
@@ -178,6 +207,7 @@ def lay_out(
         _join(learnt, device),
         torch.tensor(targets, dtype=torch.long, device=device),
         tuple(pairwise([0, *accumulate(map(len, learnt))])),
+        tuple(tuple(row.learnt for row in mine) or ((),) for mine in rows),
         _join(last, device),
         tuple(pairwise([0, *accumulate(map(len, last))])),
     )

@@ -127,9 +127,10 @@ class Pack:
             self._hooks.append(head.register_forward_hook(self._leave_head))
         if self._flat:
             base.set_attn_implementation(attention.NAME)
-            last = base.get_decoder().layers[-1].mlp
-            self._hooks.append(last.register_forward_pre_hook(self._enter_last))
-            self._hooks.append(last.register_forward_hook(self._leave_last))
+            last = base.get_decoder().layers[-1]
+            for part in (last.self_attn.q_proj, last.self_attn.o_proj, last.mlp):
+                self._hooks.append(part.register_forward_pre_hook(self._enter_last))
+                self._hooks.append(part.register_forward_hook(self._leave_last))
 
     def _forward(self, layer: Any, x: Tensor) -> Tensor:
         """What a LoRA layer computes: the base layer's product, and to it added each member's own on its rows."""
@@ -158,14 +159,14 @@ class Pack:
         self._spans = self._all_spans
 
     def _enter_last(self, _: Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
-        """After the last attention a token without a label matters no more: its `mlp` is not computed."""
+        """In the last layer a token without a label matters as key and value alone: no query, no output, no `mlp`."""
         self._spans = self._last_spans
-        self._shape = arguments[0].shape
+        self._tokens = arguments[0].shape[1]
         return (arguments[0].index_select(1, self._last),)
 
     def _leave_last(self, _: Module, __: tuple[Tensor], result: Tensor) -> Tensor:
         self._spans = self._all_spans
-        return result.new_zeros(self._shape).index_copy(1, self._last, result)
+        return result.new_zeros(1, self._tokens, result.shape[-1]).index_copy(1, self._last, result)
 
 
 class _Product(NamedTuple):

@@ -12,7 +12,7 @@ from blackbox.launch import ROOT
 from blackbox.settings import ClassificationSettings, DataSettings, Settings, Source, Training
 from blackbox.sources import fingerprint
 
-RECIPE = 2
+RECIPE = 3
 """Raised when the trainer's numbers change, so that no old result answers for the new trainer."""
 
 

@@ -54,7 +54,9 @@ def shared(model: PeftModel, names: Sequence[str | None], batch_size: int = 4) -
 
 
 def same(ours: Sequence[tuple[float, bool]], theirs: Sequence[tuple[float, bool]]) -> bool:
-    values = [value for value, _ in ours] == pytest.approx([value for value, _ in theirs], abs=2e-5)
+    values = [value for value, _ in ours] == pytest.approx(
+        [value for value, _ in theirs], abs=1e-4
+    )  # rounding: CPUs differ
     return bool(values) and [likeliest for _, likeliest in ours] == [likeliest for _, likeliest in theirs]
 
 
