@@ -410,7 +410,7 @@ def test_reading_is_quick_and_imports_nothing_heavy(folder: Path) -> None:
         start = time.perf_counter()
         read(folder, BASE)
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3
+    assert min(seconds) < 1
     code = "import sys, bbo.problem; print(*sorted(m.split('.')[0] for m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"PyNomad", "numpy", "pydantic", "rich", "torch", "typer", "yaml"} & set(loaded)
