@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bbo import after
+from bbo import after, submit
 from bbo import compare as comparison
 from bbo import nomad as nomad_command
 from bbo import optimize as optimize_command
@@ -117,6 +117,7 @@ def compare(  # noqa: PLR0913, PLR0917 - the options of a command
 
 
 app.add_typer(after.app)
+app.add_typer(submit.app)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"errors", "lifeline", "processes"},
-    {"space", "claims", "program"},
+    {"space", "claims", "program", "jobscript"},
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
     {"problem", "experiment", "run", "executors", "mads", "lineage"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"conduct", "reports"},
     {"nomad", "best"},
     {"optimize", "race", "confirm"},
-    {"compare", "after"},
+    {"compare", "after", "submit"},
     {"cli"},
 ]
 """From the ground up: a module of bbo imports only from layers below its own (or, within a parser, beside it)."""

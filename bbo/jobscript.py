@@ -1,0 +1,140 @@
+"""What a whole run as one job of a cluster says: a shell script for SLURM's sbatch or OAR's oarsub.
+
+The script ends the run in order some time before the job's time is over, and has itself queued again: the same command
+goes on where the run was. After a preemption the cluster does the same with it.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Scheduler = Literal["slurm", "oar"]
+
+NOTICE = 120
+"""Seconds before the end of a job's time at which it is told."""
+
+
+@dataclass(frozen=True)
+class JobScript:
+    """One run, `command`, as one job."""
+
+    scheduler: Scheduler
+    run: str
+    """The run folder, from the folder the job starts in."""
+    store: str
+    command: Sequence[str]
+    gpus: int | None
+    seconds: int
+    options: Sequence[tuple[str, str | None]]
+    """More options of sbatch or oarsub, without their dashes."""
+    setup: Sequence[str]
+    """Shell lines before the command."""
+    written_by: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.run}/job.{self.scheduler}"
+
+    def output(self, job: str) -> str:
+        """The log of the job with this number."""
+        return f"{self.run}/{self.scheduler}-{job}.out"
+
+    def text(self) -> str:
+        head, words = (_slurm_head, SLURM) if self.scheduler == "slurm" else (_oar_head, OAR)
+        about = {
+            "run": shlex.quote(self.run),
+            "store": shlex.quote(self.store),
+            "scheduler": self.scheduler,
+            "command": shlex.join(self.command),
+            "setup": "\n".join(self.setup),
+            **words,
+        }
+        lines = ["#!/bin/bash", f"# {self.written_by}", *head(self)]
+        return "\n".join(lines) + BODY.format(**about)
+
+
+def _slurm_head(job: JobScript) -> list[str]:
+    wanted: list[tuple[str, str | None]] = [("job-name", job.run.rpartition("/")[2]), ("nodes", "1"), ("ntasks", "1")]
+    wanted += [("gpus", str(job.gpus))] if job.gpus else []
+    wanted += [("time", _clock(job.seconds)), ("output", job.output("%j")), ("open-mode", "append")]
+    wanted += [("requeue", None), ("signal", f"B:USR1@{NOTICE}")]
+    given = dict(job.options)
+    lines = [(name, value) for name, value in wanted if name not in given] + list(job.options)
+    return [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in lines]
+
+
+def _oar_head(job: JobScript) -> list[str]:
+    """OAR reads what stands behind an option up to the line's end, as it is."""
+    gpus = f"/gpu={job.gpus}" if job.gpus else ""
+    wanted: list[tuple[str, str | None]] = [("name", job.run.rpartition("/")[2])]
+    wanted += [("resource", f"/host=1{gpus},walltime={_clock(job.seconds)}")]
+    wanted += [("stdout", job.output("%jobid%")), ("stderr", job.output("%jobid%"))]
+    wanted += [("type", "idempotent"), ("checkpoint", str(NOTICE))]
+    given = {name for name, _ in job.options if name != "type"}  # a job has several types
+    lines = [(name, value) for name, value in wanted if name not in given] + list(job.options)
+    return [f"#OAR --{name}" + ("" if value is None else f" {value}") for name, value in lines]
+
+
+def _clock(seconds: int) -> str:
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+SLURM = {
+    "number": "$SLURM_JOB_ID",
+    "signal": "USR1",
+    "notice": "SLURM sends USR1 when the time is nearly over, TERM when it wants the node for others or on scancel.",
+    "again": 'scontrol requeue "$SLURM_JOB_ID"',
+    "restart": ", restart ${SLURM_RESTART_COUNT:-0}",
+}
+OAR = {
+    "number": "$OAR_JOB_ID",
+    "signal": "USR2",
+    "notice": "OAR sends USR2 when the time is nearly over; an idempotent job that ends with 99 is queued again.",
+    "again": "exit 99",
+    "restart": "",
+}
+
+BODY = """
+
+# The environment.
+{setup}
+
+run={run}
+stem=$run/{scheduler}-{number}
+touch "$stem.started"
+
+finish() {{
+  status=$?
+  trap - EXIT
+  bbo export "$run" --csv "$stem.csv"
+  echo "FINISH {number} $(date '+%F %T %z') status $status"
+  # What the next start will not do again: results, scores, states after an epoch.
+  new=$(find {store} -newer "$stem.started" \\
+    \\( -name result.json -o -name stopped.json -o -name state.safetensors -o -path '*/scores/*.json' \\) -print -quit)
+  rm "$stem.started"
+  if [[ $out_of_time && $status == 130 && $new ]]; then
+    {again}
+  elif [[ $out_of_time && $status == 130 ]]; then
+    echo "not queued again: the time was too short for one epoch, and would be again (--time)"
+  fi
+  exit "$status"
+}}
+trap finish EXIT
+
+# {notice}
+# The run ends in order then, and the same command goes on.
+trap 'caught=yes out_of_time=yes; kill -TERM "$command" 2>/dev/null' {signal}
+trap 'caught=yes; kill -TERM "$command" 2>/dev/null' TERM
+
+echo "START {number} $(date '+%F %T %z') on $(hostname){restart}"
+{command} &
+command=$!
+while
+  caught=
+  wait "$command"
+  status=$?
+  [[ $caught ]]
+do :; done
+exit "$status"
+"""
