@@ -19,7 +19,7 @@ from bbo.experiment import FULL, Experiment
 from bbo.front import front_of
 from bbo.guard import Drives, Ended, Limits
 from bbo.pair import fidelity_of
-from bbo.run import Run
+from bbo.run import Run, lasting
 from bbo.space import Point
 from bbo.store import Store
 from bbo.summary import summary
@@ -130,8 +130,7 @@ def limits_of(experiment: Experiment, options: argparse.Namespace) -> Limits:
 
 def about_experiment(experiment: Experiment, commands: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The YAML without what may change between two starts of a run; of the fidelities those that commands name."""
-    free = {"resources", "accelerate", "relative_to", "fidelity"}
-    document = {name: content for name, content in experiment.document.items() if name not in free}
+    document = lasting(experiment.document)
     names = [fidelity_of(words) or FULL for words in commands]
     if used := {name: experiment.fidelity(name) for name in names if name != FULL}:
         document["fidelity"] = used

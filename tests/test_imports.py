@@ -16,15 +16,15 @@ LAYERS = [
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
     {"problem", "experiment", "run", "executors", "mads", "lineage"},
-    {"pair", "session", "batch", "optimizers", "stopping", "arrivals", "front"},
-    {"index", "guard", "evaluate"},
+    {"pair", "session", "batch", "optimizers", "stopping", "arrivals", "front", "arguments"},
+    {"index", "guard", "evaluate", "record"},
     {"replay", "loop"},
     {"driver", "display"},
     {"summary"},
     {"conduct", "reports"},
     {"nomad", "best"},
     {"optimize", "race", "confirm"},
-    {"compare", "after", "submit"},
+    {"compare", "after", "look", "submit"},
     {"cli"},
 ]
 """From the ground up: a module of bbo imports only from layers below its own (or, within a parser, beside it)."""
