@@ -11,6 +11,9 @@ from typing import Literal
 
 Scheduler = Literal["slurm", "oar"]
 
+SUBMIT = {"slurm": ["sbatch", "--parsable"], "oar": ["oarsub", "--script"]}
+"""The command that takes a script."""
+
 NOTICE = 120
 """Seconds before the end of a job's time at which it is told."""
 
@@ -50,7 +53,8 @@ class JobScript:
             "setup": "\n".join(self.setup),
             **words,
         }
-        lines = ["#!/bin/bash", f"# {self.written_by}", *head(self)]
+        by_hand = f"# Or: mkdir -p {self.run}; {shlex.join(SUBMIT[self.scheduler])} THIS_FILE"
+        lines = ["#!/bin/bash", f"# {self.written_by}", by_hand, *head(self)]
         return "\n".join(lines) + BODY.format(**about)
 
 
@@ -110,8 +114,8 @@ finish() {{
   bbo export "$run" --csv "$stem.csv"
   echo "FINISH {number} $(date '+%F %T %z') status $status"
   # What the next start will not do again: results, scores, states after an epoch.
-  new=$(find {store} -newer "$stem.started" \\
-    \\( -name result.json -o -name stopped.json -o -name state.safetensors -o -path '*/scores/*.json' \\) -print -quit)
+  new=$(find {store} -newer "$stem.started" \\( -name result.json -o -name stopped.json \\
+    -o -name state.safetensors -o -path '*/scores/*.json' \\) -print -quit 2>/dev/null)
   rm "$stem.started"
   if [[ $out_of_time && $status == 130 && $new ]]; then
     {again}

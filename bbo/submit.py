@@ -15,7 +15,7 @@ from bbo import optimize
 from bbo.conduct import check_quickly
 from bbo.errors import InputError
 from bbo.experiment import Experiment
-from bbo.jobscript import NOTICE, JobScript, Scheduler
+from bbo.jobscript import NOTICE, SUBMIT, JobScript, Scheduler
 from bbo.optimizers.registry import find
 
 app = typer.Typer()
@@ -24,12 +24,10 @@ LEAST = 5 * 60
 """Seconds a job must have: clusters count in minutes, and some may be gone before it is told that its time is over."""
 
 THE_SCRIPTS = {
-    "slurm": {"time", "gpus", "output", "error", "open-mode", "signal", "nodes", "ntasks", "array", "requeue", "wrap"},
-    "oar": {"stdout", "stderr", "checkpoint", "signal", "script", "array", "interactive"},
+    "slurm": {"time", "gpus", "output", "error", "open-mode", "signal", "nodes", "ntasks", "array", "requeue", "chdir"},
+    "oar": {"stdout", "stderr", "checkpoint", "signal", "directory", "script", "array", "interactive"},
 }
 """Options that the script depends on."""
-
-SUBMIT = {"slurm": ["sbatch", "--parsable"], "oar": ["oarsub", "--script"]}
 
 EXAMPLES = (
     "Examples:  bbo submit params/bbo3.txt --to slurm --gpus 4 --time 24:00:00 --sbatch account=me --dry-run   |   "
@@ -81,7 +79,7 @@ def submit(  # noqa: PLR0913, PLR0917 - the options of a command
 def _typed() -> list[str]:
     """The command line behind `bbo submit`, as it was typed, but for --dry-run."""
     words = sys.argv[sys.argv.index("submit") + 1 :]
-    return [word for word in words if word != "--dry-run"]
+    return [word for word in words if word != "--dry-run"]  # the script is the same
 
 
 def _check(experiment: Experiment, gpus: int | None, folder: str) -> None:
