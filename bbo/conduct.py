@@ -14,7 +14,8 @@ from rich.console import Console
 
 from bbo.display import Display
 from bbo.errors import InputError, MachineError
-from bbo.executors.slots import gpus_of, slots_of
+from bbo.executors.choose import executor_of
+from bbo.executors.slots import gpus_of
 from bbo.experiment import FULL, Experiment
 from bbo.front import front_of
 from bbo.guard import Drives, Ended, Limits
@@ -123,7 +124,7 @@ def _positive(text: str) -> float:
 
 def limits_of(experiment: Experiment, options: argparse.Namespace) -> Limits:
     """Raises InputError for a limit that could never be reached."""
-    if options.max_gpu_hours is not None and not gpus_of(slots_of(experiment.resources.gpus_per_job, None)[0]):
+    if options.max_gpu_hours is not None and not gpus_of(executor_of(experiment.resources, Path()).devices):
         raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
     return Limits(options.max_hours, options.max_gpu_hours)
 

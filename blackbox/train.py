@@ -21,11 +21,12 @@ import torch
 
 from bbo import lifeline
 from bbo.errors import InputError
+from bbo.executors.protocol import INPUT_REFUSED, MACHINE_FAILED
 from bbo.experiment import read_experiment
 from bbo.stopping import Asked, Judge
 from bbo.store import Evaluation
 from blackbox import state
-from blackbox.failure import INPUT_REFUSED, MACHINE_FAILED, failure_file, write_failure
+from blackbox.failure import failure_file, write_failure
 from blackbox.fit import fit, score_base
 from blackbox.member import Member, finish, members_of, require_static
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
