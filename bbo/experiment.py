@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from bbo.document import Document, read_document
 from bbo.errors import InputError
+from bbo.jobscript import TAKEN, read_option, read_time
 from bbo.space import Space, Variable, dependence_error
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -38,13 +39,43 @@ class RayOptions(BaseModel):
     """Whether all nodes see model, data and run folder at the same paths; else files are carried there and back."""
 
 
+class SlurmOptions(BaseModel):
+    """resources.slurm: the jobs under `executor: slurm`, one for each list of points."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    jobs: int = Field(4, ge=1)
+    """Most jobs at a time."""
+    time: str | None = None
+    """Of one start of a job, [D-]HH:MM:SS; unset: the partition's."""
+    sbatch: tuple[str, ...] = ()
+    """More options of sbatch: `partition=gpu`, `exclusive`."""
+    setup: tuple[str, ...] = ()
+    """Lines of the shell before a job's command: `module load cuda`."""
+
+    @field_validator("time")
+    @classmethod
+    def _time(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_time(value)
+        return value
+
+    @field_validator("sbatch")
+    @classmethod
+    def _sbatch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            read_option(text, {*TAKEN["slurm"], "cpus-per-task"})
+        return value
+
+
 class Resources(BaseModel):
     """What an evaluation may use, and what is kept of it. No part of it changes a result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    executor: Literal["local", "ray"] = "local"
+    executor: Literal["local", "ray", "slurm"] = "local"
     ray: RayOptions = RayOptions()
+    slurm: SlurmOptions = SlurmOptions()
     gpus_per_job: int | None = Field(None, ge=0)
     """GPUs, and so processes, of one job; unset: one if the machine has any, else the CPU (on a cluster: none where
     cpus_per_job is given, else one)."""
@@ -64,7 +95,7 @@ class Resources(BaseModel):
     max_failed: int = Field(5, ge=1)
     """Failed evaluations in a row that stop a run."""
 
-    @field_validator("ray", mode="before")
+    @field_validator("ray", "slurm", mode="before")
     @classmethod
     def _is_chosen(cls, value: Any, info: ValidationInfo) -> Any:
         executor = info.data.get("executor", info.field_name)  # where that is wrong itself, one sentence is enough

@@ -4,8 +4,9 @@ The script ends the run in order some time before the job's time is over, and ha
 goes on where the run was. After a preemption the cluster does the same with it.
 """
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +15,17 @@ Scheduler = Literal["slurm", "oar"]
 SUBMIT = {"slurm": ["sbatch", "--parsable"], "oar": ["oarsub", "--script"]}
 """The command that takes a script."""
 
+TAKEN = {
+    "slurm": {"time", "gpus", "output", "error", "open-mode", "signal", "nodes", "ntasks", "array", "requeue", "chdir"},
+    "oar": {"stdout", "stderr", "checkpoint", "signal", "directory", "script", "array", "interactive"},
+}
+"""Options that the scripts depend on."""
+
 NOTICE = 120
 """Seconds before the end of a job's time at which it is told."""
+
+LEAST = 5 * 60
+"""Seconds a job must have: clusters count in minutes, and some may be gone before it is told that its time is over."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class JobScript:
             "scheduler": self.scheduler,
             "command": shlex.join(self.command),
             "setup": "\n".join(self.setup),
+            "wait": WAIT,
             **words,
         }
         by_hand = f"# Or: mkdir -p {self.run}; {shlex.join(SUBMIT[self.scheduler])} THIS_FILE"
@@ -58,14 +69,44 @@ class JobScript:
         return "\n".join(lines) + BODY.format(**about)
 
 
+Options = Sequence[tuple[str, str | None]]
+
+
+def read_option(text: str, taken: Collection[str]) -> tuple[str, str | None]:
+    """`mem=4G` or `exclusive`: a long option of a scheduler without dashes. Raises ValueError, also for those taken."""
+    name, equals, value = text.partition("=")
+    if not re.fullmatch(r"[a-z][a-z-]+", name) or not re.fullmatch(r"[^\n\r]*", value) or (equals and not value):
+        raise ValueError("must be KEY=VALUE or KEY, a long option without its dashes")
+    if name in taken:
+        raise ValueError(f"the script depends on its own --{name}")
+    return name, value if equals else None
+
+
+def read_time(text: str) -> int:
+    """Seconds of HH:MM:SS or D-HH:MM:SS. Raises ValueError."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
+    if match is None:
+        raise ValueError("must be HH:MM:SS or D-HH:MM:SS")
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
+    whole = ((24 * days + hours) * 60 + minutes) * 60 + seconds
+    if whole < LEAST:
+        raise ValueError(f"must be at least 00:05:00: a job is told {NOTICE} s before the end")
+    return whole
+
+
+def sbatch_lines(wanted: Options, given: Options) -> list[str]:
+    """The lines of a script; what is given replaces what is wanted."""
+    names = {name for name, _ in given}
+    lines = [(name, value) for name, value in wanted if name not in names] + list(given)
+    return [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in lines]
+
+
 def _slurm_head(job: JobScript) -> list[str]:
     wanted: list[tuple[str, str | None]] = [("job-name", job.run.rpartition("/")[2]), ("nodes", "1"), ("ntasks", "1")]
     wanted += [("gpus", str(job.gpus))] if job.gpus else []
     wanted += [("time", _clock(job.seconds)), ("output", job.output("%j")), ("open-mode", "append")]
     wanted += [("requeue", None), ("signal", f"B:USR1@{NOTICE}")]
-    given = dict(job.options)
-    lines = [(name, value) for name, value in wanted if name not in given] + list(job.options)
-    return [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in lines]
+    return sbatch_lines(wanted, job.options)
 
 
 def _oar_head(job: JobScript) -> list[str]:
@@ -83,6 +124,15 @@ def _oar_head(job: JobScript) -> list[str]:
 def _clock(seconds: int) -> str:
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
+
+WAIT = """\
+while
+  caught=
+  wait "$process"
+  status=$?
+  [[ $caught ]]
+do :; done"""
+"""Lines that wait for a process, also over the traps of signals, which set `caught`."""
 
 SLURM = {
     "number": "$SLURM_JOB_ID",
@@ -128,17 +178,12 @@ trap finish EXIT
 
 # {notice}
 # The run ends in order then, and the same command goes on.
-trap 'caught=yes out_of_time=yes; kill -TERM "$command" 2>/dev/null' {signal}
-trap 'caught=yes; kill -TERM "$command" 2>/dev/null' TERM
+trap 'caught=yes out_of_time=yes; kill -TERM "$process" 2>/dev/null' {signal}
+trap 'caught=yes; kill -TERM "$process" 2>/dev/null' TERM
 
 echo "START {number} $(date '+%F %T %z') on $(hostname){restart}"
 {command} &
-command=$!
-while
-  caught=
-  wait "$command"
-  status=$?
-  [[ $caught ]]
-do :; done
+process=$!
+{wait}
 exit "$status"
 """

@@ -15,19 +15,10 @@ from bbo import optimize
 from bbo.conduct import check_quickly
 from bbo.errors import InputError
 from bbo.experiment import Experiment
-from bbo.jobscript import NOTICE, SUBMIT, JobScript, Scheduler
+from bbo.jobscript import SUBMIT, TAKEN, JobScript, Scheduler, read_option, read_time
 from bbo.optimizers.registry import find
 
 app = typer.Typer()
-
-LEAST = 5 * 60
-"""Seconds a job must have: clusters count in minutes, and some may be gone before it is told that its time is over."""
-
-THE_SCRIPTS = {
-    "slurm": {"time", "gpus", "output", "error", "open-mode", "signal", "nodes", "ntasks", "array", "requeue", "chdir"},
-    "oar": {"stdout", "stderr", "checkpoint", "signal", "directory", "script", "array", "interactive"},
-}
-"""Options that the script depends on."""
 
 EXAMPLES = (
     "Examples:  bbo submit params/bbo3.txt --to slurm --gpus 4 --time 24:00:00 --sbatch account=me --dry-run   |   "
@@ -91,29 +82,22 @@ def _check(experiment: Experiment, gpus: int | None, folder: str) -> None:
 
 
 def _seconds(text: str) -> int:
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
-    if match is None:
-        raise InputError(f"--time {text}: must be HH:MM:SS or D-HH:MM:SS")
-    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
-    whole = ((24 * days + hours) * 60 + minutes) * 60 + seconds
-    if whole < LEAST:
-        raise InputError(f"--time {text}: must be at least 00:05:00: a job is told {NOTICE} s before the end")
-    return whole
+    try:
+        return read_time(text)
+    except ValueError as error:
+        raise InputError(f"--time {text}: {error}") from None
 
 
 def _options(to: Scheduler, sbatch: Sequence[str], oarsub: Sequence[str]) -> list[tuple[str, str | None]]:
     theirs, others, other = (sbatch, oarsub, "oarsub") if to == "slurm" else (oarsub, sbatch, "sbatch")
     if others:
         raise InputError(f"--{other} {others[0]}: an option of another scheduler than --to {to}")
-    found: list[tuple[str, str | None]] = []
+    found = []
     for text in theirs:
-        name, equals, value = text.partition("=")
-        where = f"--{SUBMIT[to][0]} {text}"
-        if not re.fullmatch(r"[a-z][a-z-]+", name) or not re.fullmatch(r"[^\n\r]*", value) or (equals and not value):
-            raise InputError(f"{where}: must be KEY=VALUE or KEY, a long option without its dashes")
-        if name in THE_SCRIPTS[to]:
-            raise InputError(f"{where}: the script depends on its own --{name}")
-        found.append((name, value if equals else None))
+        try:
+            found.append(read_option(text, TAKEN[to]))
+        except ValueError as error:
+            raise InputError(f"--{SUBMIT[to][0]} {text}: {error}") from None
     return found
 
 

@@ -21,7 +21,7 @@ import torch
 
 from bbo import lifeline
 from bbo.errors import InputError
-from bbo.executors.protocol import INPUT_REFUSED, MACHINE_FAILED
+from bbo.executors.protocol import INPUT_REFUSED, LAUNCHED, MACHINE_FAILED
 from bbo.experiment import read_experiment
 from bbo.stopping import Asked, Judge
 from bbo.store import Evaluation
@@ -50,6 +50,11 @@ class Entry:
     def parent(self) -> Path | None:
         """The captured state that it starts from."""
         return None if self.item.get("state") is None else Path(self.item["state"])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether an earlier start of this very job, by a cluster, has brought it to its end."""
+        return self.evaluation.result() is not None or self.evaluation.stopped() is not None
 
     @property
     def judge(self) -> Judge:
@@ -91,8 +96,10 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
         Entry(item, training, Evaluation(Path(item["folder"])))
         for item, training in zip(job["evaluations"], trainings, strict=True)
     ]
-    entries = [entry for entry in entries if not entry.item.get("trained")]
-    phases = Phases(start=began - job["launched"], load=time.time() - began).shared(max(1, len(entries)))
+    entries = [entry for entry in entries if not (entry.item.get("trained") or entry.is_over)]
+    phases = Phases(start=began - float(os.environ.get(LAUNCHED, job["launched"])), load=time.time() - began).shared(
+        max(1, len(entries))
+    )
     base_score = None if job["base_score"] is None else Path(job["base_score"])
     loaded, setup = setup, setup.on_all_rows() if job.get("all_rows") else setup
     for pack in _packs(setup, entries):

@@ -11,6 +11,9 @@ INPUT_REFUSED = 1
 MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h
 """Exit statuses by which a process of ours says that it gave up."""
 
+LAUNCHED = "BBO_LAUNCHED"
+"""Environment of a job that has waited in a cluster's queue: since when it is at work, in seconds since 1970."""
+
 
 @dataclass(frozen=True)
 class Resident:
@@ -41,6 +44,9 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
     """Time after which the job is killed; while it waits for a slot none passes."""
+    keeps: Sequence[Path] = ()
+    """Files and folders in which the job leaves what another start of it will not do again. Where a cluster limits the
+    time of a job, one that has changed none of them in all of its time is not started again."""
     resident: Resident | None = None
     """Where there is one, the job is done by it and not by a process of its own."""
 

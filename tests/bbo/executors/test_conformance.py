@@ -14,6 +14,8 @@ import pytest
 
 from bbo.executors.local import Local
 from bbo.executors.protocol import Executor, Exit, Launch
+from bbo.executors.slurm import Slurm
+from bbo.experiment import Resources, SlurmOptions
 from tests.conftest import ROOT
 
 Make = Callable[[Path], Executor]
@@ -26,7 +28,11 @@ def local(folder: Path) -> Executor:
     return Local([("x",), ("y",)])
 
 
-EXECUTORS = {"local": local}
+def slurm(folder: Path) -> Executor:
+    return Slurm(Resources(executor="slurm", cpus_per_job=1, slurm=SlurmOptions(jobs=2)))
+
+
+EXECUTORS = {"local": local, "slurm": slurm}
 """How each is made, in a folder of the test's."""
 
 
