@@ -128,7 +128,7 @@ def _submit(job: JobScript) -> str:
     if done.returncode or number is None:
         _forget(script)
         said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()[-1]
-        raise InputError(f"{program} refused the job: {said}")
+        raise InputError(f"{program} refused the job: {said.removeprefix(f'{program}: error: ')}")
     return number[1]
 
 

@@ -175,8 +175,9 @@ def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
     """At the beginning, where a killed job was, or where the parent ended."""
     member.judge = entry.judge
     member.share = share_of(entry.item)
-    if state.epochs_behind(entry.evaluation.state_file):
+    if behind := state.epochs_behind(entry.evaluation.state_file):
         state.resume(setup, member, entry.evaluation.state_file)
+        print(f"{entry.evaluation.key} goes on after epoch {behind}", file=sys.stderr, flush=True)
     elif entry.parent is not None:
         state.follow(setup, member, entry.parent)
     if member.share < 1 and member.steps < 2:  # one may be the smaller last step of an epoch
