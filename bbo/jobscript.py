@@ -65,7 +65,8 @@ class JobScript:
             **words,
         }
         by_hand = f"# Or: mkdir -p {self.run}; {shlex.join(SUBMIT[self.scheduler])} THIS_FILE"
-        lines = ["#!/bin/bash", f"# {self.written_by}", by_hand, *head(self)]
+        written_by = "# " + self.written_by.replace("\n", "\n# ")
+        lines = ["#!/bin/bash", written_by, by_hand, *head(self)]
         return "\n".join(lines) + BODY.format(**about)
 
 

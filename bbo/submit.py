@@ -26,10 +26,7 @@ EXAMPLES = (
 )
 
 
-@app.command(
-    epilog=EXAMPLES,
-    context_settings={"allow_extra_args": True},
-)
+@app.command(epilog=EXAMPLES, context_settings={"allow_extra_args": True})
 def submit(  # noqa: PLR0913, PLR0917 - the options of a command
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="params/NAME.txt; behind `--` options of `bbo run`")],
