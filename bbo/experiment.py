@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from bbo.document import Document, read_document
 from bbo.errors import InputError
-from bbo.jobscript import TAKEN, read_option, read_time
+from bbo.jobscript import TAKEN, clock, read_option, read_time
 from bbo.space import Space, Variable, dependence_error
 
 Section = TypeVar("Section", bound=BaseModel)
@@ -53,12 +53,13 @@ class SlurmOptions(BaseModel):
     setup: tuple[str, ...] = ()
     """Lines of the shell before a job's command: `module load cuda`."""
 
-    @field_validator("time")
+    @field_validator("time", mode="before")
     @classmethod
-    def _time(cls, value: str | None) -> str | None:
-        if value is not None:
-            read_time(value)
-        return value
+    def _time(cls, value: Any) -> Any:
+        text = clock(value) if isinstance(value, int) else value  # YAML reads 12:00:00 as a number to the base of 60
+        if isinstance(text, str):
+            read_time(text)
+        return text
 
     @field_validator("sbatch")
     @classmethod

@@ -105,7 +105,7 @@ def sbatch_lines(wanted: Options, given: Options) -> list[str]:
 def _slurm_head(job: JobScript) -> list[str]:
     wanted: list[tuple[str, str | None]] = [("job-name", job.run.rpartition("/")[2]), ("nodes", "1"), ("ntasks", "1")]
     wanted += [("gpus", str(job.gpus))] if job.gpus else []
-    wanted += [("time", _clock(job.seconds)), ("output", job.output("%j")), ("open-mode", "append")]
+    wanted += [("time", clock(job.seconds)), ("output", job.output("%j")), ("open-mode", "append")]
     wanted += [("requeue", None), ("signal", f"B:USR1@{NOTICE}")]
     return sbatch_lines(wanted, job.options)
 
@@ -114,7 +114,7 @@ def _oar_head(job: JobScript) -> list[str]:
     """OAR reads what stands behind an option up to the line's end, as it is."""
     gpus = f"/gpu={job.gpus}" if job.gpus else ""
     wanted: list[tuple[str, str | None]] = [("name", job.run.rpartition("/")[2])]
-    wanted += [("resource", f"/host=1{gpus},walltime={_clock(job.seconds)}")]
+    wanted += [("resource", f"/host=1{gpus},walltime={clock(job.seconds)}")]
     wanted += [("stdout", job.output("%jobid%")), ("stderr", job.output("%jobid%"))]
     wanted += [("type", "idempotent"), ("checkpoint", str(NOTICE))]
     given = {name for name, _ in job.options if name != "type"}  # a job has several types
@@ -122,7 +122,8 @@ def _oar_head(job: JobScript) -> list[str]:
     return [f"#OAR --{name}" + ("" if value is None else f" {value}") for name, value in lines]
 
 
-def _clock(seconds: int) -> str:
+def clock(seconds: int) -> str:
+    """HH:MM:SS."""
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 

@@ -28,7 +28,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def jobs() -> list[str]:
     """Numbers of the jobs of ours in the queue."""
-    asked = ["squeue", "--noheader", "--array", "--name=bbo", "--format=%A"]
+    asked = ["squeue", "--noheader", "--array", "--name=bbo", "--format=%i"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -43,7 +43,7 @@ def pair(tmp_path: Path) -> Iterator[Callable[[str], None]]:
         document["resources"] = {"executor": executor, "cpus_per_job": 1}
         if executor == "slurm":
             document["resources"]["slurm"] = {"jobs": 2, "setup": ["export SET_UP=yes"]}
-        yaml_file.write_text(yaml.safe_dump(document))
+        yaml_file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     yield write
     for number in jobs():

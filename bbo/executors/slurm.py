@@ -118,6 +118,10 @@ class Task:
         self.status_file = launch.log.with_suffix(".status")
         self._started_file = launch.log.with_suffix(".started")
         self._start: tuple[int, float] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove its files, for nobody else asks for them."""
         for file in (self.status_file, self._started_file):
             file.unlink(missing_ok=True)
 
@@ -162,18 +166,23 @@ class Array:
         """Those that have ended since, in that order."""
         known = [(index, status) for index, task in self.waiting.items() if (status := task.status()) is not None]
         for index, status in sorted(known, key=lambda each: self.waiting[each[0]].status_file.stat().st_mtime_ns):
-            yield self.waiting.pop(index).launch, Exit(status)
+            yield self._over(index), Exit(status)
         late = [index for index, task in self.waiting.items() if task.is_late()]
         if late:
             self._cancel(late)
             for index in late:
-                yield self.waiting.pop(index).launch, Exit(-signal.SIGKILL, timed_out=True)
+                yield self._over(index), Exit(-signal.SIGKILL, timed_out=True)
         if self.waiting and time.monotonic() - self._asked > QUEUE:
             yield from self._taken_away()
 
     def close(self) -> None:
         if self.waiting:
             self._cancel(list(self.waiting))
+
+    def _over(self, index: int) -> Launch:
+        task = self.waiting.pop(index)
+        task.forget()
+        return task.launch
 
     def _taken_away(self) -> Iterator[tuple[Launch, Exit]]:
         """Those that have been over for two looks, and have not said how they ended."""
@@ -184,7 +193,7 @@ class Array:
         gone = {index for index in self.waiting if states.get(index, "COMPLETED") in OVER}
         for index in gone & self._gone:
             if self.waiting[index].status() is None:
-                yield self.waiting.pop(index).launch, Exit(-signal.SIGKILL)
+                yield self._over(index), Exit(-signal.SIGKILL)
         self._gone = gone
 
     def _states(self) -> dict[int, str] | None:
@@ -238,7 +247,8 @@ fi
 if [[ $out_of_time && $status != 0 ]]; then
   for file in "${{keeps[@]}}"; do
     if [[ $file -nt $job.started ]]; then
-      scontrol requeue "$SLURM_JOB_ID"
+      # The number of the last job is that of the array too.
+      scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
       exit
     fi
   done
