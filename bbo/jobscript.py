@@ -99,7 +99,7 @@ def sbatch_lines(wanted: Options, given: Options) -> list[str]:
     """The lines of a script; what is given replaces what is wanted."""
     names = {name for name, _ in given}
     lines = [(name, value) for name, value in wanted if name not in names] + list(given)
-    return [f"#SBATCH --{name}" + ("" if value is None else f"={value}") for name, value in lines]
+    return [f"#SBATCH --{name}" + ("" if value is None else f"={shlex.quote(value)}") for name, value in lines]
 
 
 def _slurm_head(job: JobScript) -> list[str]:

@@ -26,6 +26,7 @@ time.sleep(600)
 
 @pytest.mark.slurm
 def test_what_slurm_does_with_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path = tmp_path / "a folder's"
     monkeypatch.setattr(slurm, "QUEUE", 1.0)
     doings = {
         "idle": (["scancel", "--signal=USR1", "--batch"], Exit(-15)),
@@ -48,13 +49,15 @@ def test_what_slurm_does_with_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 subprocess.run([*words, number[1]], check=True)
                 done.add(name)
 
-    options = SlurmOptions(jobs=4, setup=("export SET_UP=yes",))
+    options = SlurmOptions(jobs=4, sbatch=("comment=in 'quotes'",), setup=("export SET_UP=yes",))
     executor = slurm.Slurm(Resources(executor="slurm", cpus_per_job=1, slurm=options))
     ended = {launch.job: how for launch, how in executor.run(launches, lambda launch, pid: None, tick)}
     assert ended == {name: how for name, (_, how) in doings.items()}
     for name in ("in_time", "preempted"):
         assert (tmp_path / f"{name}.log").read_text().endswith("again, with SET_UP yes\n")
     assert "not queued again: the time was too short" in (tmp_path / "idle.log").read_text()
+    shown = subprocess.run(["scontrol", "show", "job"], capture_output=True, text=True, check=True).stdout
+    assert f"StdOut={tmp_path}/slurm-" in shown and "Comment=in 'quotes'" in shown
     assert not list(tmp_path.glob("*.lease")) and not list(tmp_path.glob("*.status"))
 
 
