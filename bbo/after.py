@@ -1,23 +1,18 @@
 """The commands that follow a search. Those that need a language model start the blackbox's programs."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from bbo import confirm as confirmation
+from bbo.arguments import JSON, RUN, console, run_names
 from bbo.program import blackbox
 
 app = typer.Typer()
 
-RUN = Annotated[str, typer.Argument(metavar="RUN", help="a name below runs/, or the path of a run folder")]
-JSON = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
-
-
 ADAPTER_HELP = "an adapter's folder, an evaluation's folder, or a run: its best"
-ADAPTER = Annotated[str, typer.Argument(metavar="ADAPTER", help=ADAPTER_HELP)]
+ADAPTER = Annotated[str, typer.Argument(metavar="ADAPTER", help=ADAPTER_HELP, autocompletion=run_names)]
 OUT_FOLDER = Annotated[Path, typer.Argument(metavar="OUT", help="a new folder")]
 EXPERIMENT = Annotated[
     Path | None, typer.Option("--experiment", "-e", help="params/NAME.yaml, where none lies beside the adapter")
@@ -33,7 +28,7 @@ def confirm(
     as_json: JSON = False,
 ) -> None:
     """Train a run's best points again with other seeds: who is really best, who ties."""
-    raise typer.Exit(confirmation.confirm(run, top, seeds, _console(as_json), as_json))
+    raise typer.Exit(confirmation.confirm(run, top, seeds, console(as_json), as_json))
 
 
 @app.command(
@@ -134,9 +129,3 @@ def push(
 
 def _request(adapter: str, experiment: Path | None, **given: Any) -> dict[str, Any]:
     return {"adapter": adapter, "experiment": None if experiment is None else str(experiment), **given}
-
-
-def _console(as_json: bool = False) -> Console:
-    """Where people read; beside JSON that is stderr."""
-    stream = sys.stderr if as_json else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 120)  # a file is not as narrow as a terminal may be

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bbo.conduct import about_experiment
 from bbo.errors import InputError, MachineError
-from bbo.experiment import Experiment, read_experiment
+from bbo.experiment import Experiment
 from bbo.front import is_good
-from bbo.run import Run, find_run
-from bbo.runlog import Answer, Ask, RunLog
-from bbo.session import read_session
+from bbo.record import Record, decode, open_record
+from bbo.run import Run
+from bbo.runlog import Ask
 from bbo.store import Evaluation, Store
 
 CONFIRMED = "confirmed.json"
@@ -79,46 +78,24 @@ class Searched:
 
 def read_searched(name: str) -> Searched:
     """The run of a name or path. Raises InputError where there is none, or nothing good in it."""
-    run = find_run(name)
-    if not run.log_file.is_file():
-        raise InputError(f"{run.folder}: no run there")
-    store = Store(Path(read_session(run).store)) if run.session_file.is_file() else Store(run.evals)
-    log = run.log()
-    asks = log.driven or [ask for ask in log.asks if not ask.surrogate]  # a native NOMAD's
-    experiment = _experiment(run, store, [ask for ask in asks if ask.number in log.answers])
-    good = _good(experiment, store, log, asks)
+    return searched(open_record(name))
+
+
+def searched(record: Record) -> Searched:
+    """The good points of a run. Raises InputError where there are none."""
+    good = _good(record)
     if not good:
-        raise InputError(f"{run.folder}: no good evaluation in it")
-    return Searched(run, experiment, store, good)
+        raise InputError(f"{record.run.folder}: no good evaluation in it")
+    return Searched(record.run, record.experiment, record.store, good)
 
 
-def _good(experiment: Experiment, store: Store, log: RunLog, asks: Sequence[Ask]) -> list[Good]:
-    found: dict[str, Good] = {}
-    for ask in asks:
-        answer: Answer | None = log.answers.get(ask.number)
+def _good(record: Record) -> list[Good]:
+    experiment, found = record.experiment, dict[str, Good]()
+    for ask in record.asks:
+        answer = record.log.answers.get(ask.number)
         if answer is not None and answer.values is not None and is_good(experiment, answer):
             objective = answer.values[experiment.objective]
             if math.isfinite(objective):
-                hyperparameters = _decode(experiment, ask)
-                found.setdefault(ask.key, Good(ask, hyperparameters, objective, store.evaluation(ask.key)))
+                hyperparameters = decode(experiment, ask)
+                found.setdefault(ask.key, Good(ask, hyperparameters, objective, record.store.evaluation(ask.key)))
     return sorted(found.values(), key=lambda good: good.objective)
-
-
-def _decode(experiment: Experiment, ask: Ask) -> Mapping[str, Any]:
-    try:
-        return experiment.space.decode(ask.point)
-    except ValueError as error:  # a native NOMAD's run may have seen several experiments
-        raise InputError(f"#{ask.number}: no point of {experiment.path}: {error}") from None
-
-
-def _experiment(run: Run, store: Store, asks: Sequence[Ask]) -> Experiment:
-    """The run's experiment, from the copy beside an evaluation. In a shared store it may be another run's."""
-    begun = run.about().get("experiment")
-    wanted = None if begun is None else {name: content for name, content in begun.items() if name != "fidelity"}
-    for ask in asks:
-        file = store.evaluation(ask.key).experiment_file
-        if file.is_file():
-            experiment = read_experiment(file)
-            if wanted in (None, json.loads(json.dumps(about_experiment(experiment, [])))):
-                return experiment
-    raise InputError(f"{run.folder}: none of its evaluations in {store.root} has a copy of its experiment")

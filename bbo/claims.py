@@ -3,6 +3,9 @@
 On one host a claim is alive while one of the processes named in it is (pid and start time, so that a reused pid does
 not count). Across hosts the holder touches the file, and a watcher takes a claim for dead when the file's time has not
 moved for `SILENCE` seconds of the watcher's own clock: clocks of two hosts are never compared.
+
+A job on another host has no process here. It ends by itself some time before `SILENCE` is over (bbo/lifeline.py), and
+until then the claim is alive on the holder's own host too, though all its processes may be dead.
 """
 
 import fcntl
@@ -13,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -28,6 +31,8 @@ class Holder:
 
     host: str
     processes: tuple[tuple[int, float], ...]
+    elsewhere: bool = False
+    """Whether a job of theirs is on another host."""
 
     def describe(self) -> str:
         return f"process {self.processes[0][0]} on {self.host}"
@@ -52,19 +57,23 @@ class Claim:
                 self.path.unlink(missing_ok=True)
             return self._create()
 
-    def add(self, pid: int) -> None:
-        """Count another process as holder: the claim outlives us as long as it does."""
+    def add(self, pid: int | None) -> None:
+        """Count another process as holder: the claim outlives us as long as it does. None: one on another host."""
         holder = self.holder()
         assert holder is not None
-        self._write(Holder(holder.host, (*holder.processes, _identity(pid))), self.path)
+        if pid is None:
+            self._write(replace(holder, elsewhere=True), self.path)
+            self.touch()  # the time at which it was written may be a file server's
+        else:
+            self._write(replace(holder, processes=(*holder.processes, _identity(pid))), self.path)
 
     def release(self) -> None:
         self.path.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Show watchers on other hosts that we live."""
+        """Show watchers on other hosts that we live, by the clock of ours."""
         with suppress(FileNotFoundError):
-            os.utime(self.path)
+            os.utime(self.path, (now := time.time(), now))
 
     def holder(self) -> Holder | None:
         """Who has it; None where nobody has, or where a crash of the machine left a claim without content."""
@@ -72,7 +81,8 @@ class Claim:
             content = json.loads(self.path.read_text())
         except (FileNotFoundError, ValueError):
             return None
-        return Holder(content["host"], tuple((pid, start) for pid, start in content["processes"]))
+        processes = tuple((pid, start) for pid, start in content["processes"])
+        return Holder(content["host"], processes, content["elsewhere"])
 
     def _create(self) -> bool:
         temporary = self.path.with_name(f".claim.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
@@ -87,16 +97,17 @@ class Claim:
 
     def _write(self, holder: Holder, path: Path) -> None:
         temporary = path.with_name(f"{path.name}.new")
-        temporary.write_text(json.dumps({"host": holder.host, "processes": holder.processes}))
+        temporary.write_text(json.dumps(asdict(holder)))
         os.replace(temporary, path)
 
     def _alive(self, holder: Holder | None) -> bool:
-        if holder is not None and holder.host == socket.gethostname():
-            return any(_lives(pid, start) for pid, start in holder.processes)
         try:
             beat = self.path.stat().st_mtime_ns
         except FileNotFoundError:
             return False
+        if holder is not None and holder.host == socket.gethostname():
+            silent = abs(time.time() - beat / 1e9) > SILENCE
+            return any(_lives(pid, start) for pid, start in holder.processes) or (holder.elsewhere and not silent)
         now = time.monotonic()
         if self._seen is None or self._seen[0] != beat:
             self._seen = (beat, now)

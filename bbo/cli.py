@@ -12,17 +12,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bbo import after
+from bbo import after, look, submit
 from bbo import compare as comparison
 from bbo import nomad as nomad_command
 from bbo import optimize as optimize_command
+from bbo.arguments import RUN
 from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
 from bbo.pair import disagreements
 from bbo.problem import experiment_file, read_problem
+from bbo.record import store_of
 from bbo.run import find_run
-from bbo.session import read_session
-from bbo.store import Store
 
 app = typer.Typer(
     help="Tune LoRA fine-tuning with NOMAD 4 and other optimizers.",
@@ -52,7 +52,7 @@ def run(context: typer.Context) -> None:
 
 
 @app.command(epilog="Example:  bbo stop quickstart-tpe")
-def stop(run: Annotated[str, typer.Argument(help="a name below runs/, or the path of a run folder")]) -> None:
+def stop(run: RUN) -> None:
     """End a run that another terminal drives, as Ctrl-C would there; the same command continues it."""
     where = find_run(run)
     process, host = where.driver()
@@ -82,14 +82,14 @@ def check(
 
 
 @app.command(epilog="Example:  bbo retry quickstart && nomad params/quickstart.txt")
-def retry(run: Annotated[str, typer.Argument(help="a name below runs/, or the path of a run folder")]) -> None:
+def retry(run: RUN) -> None:
     """Forget a run's failed evaluations, so that the next start tries them again."""
     where = find_run(run)
     if not where.log_file.is_file():
         raise InputError(f"{where.folder}: no run there")
     with where.driven():
         log = where.log()
-        store = Store(Path(read_session(where).store)) if where.session_file.is_file() else Store(where.evals)
+        store = store_of(where)
         failed = [ask for ask in log.asks if (a := log.answers.get(ask.number)) and a.source == "failed"]
         for key in {ask.key for ask in failed}:
             store.evaluation(key).result_file.unlink(missing_ok=True)
@@ -117,6 +117,8 @@ def compare(  # noqa: PLR0913, PLR0917 - the options of a command
 
 
 app.add_typer(after.app)
+app.add_typer(look.app)
+app.add_typer(submit.app)
 
 
 def main() -> None:

@@ -14,12 +14,13 @@ from rich.console import Console
 
 from bbo.display import Display
 from bbo.errors import InputError, MachineError
-from bbo.executors.slots import gpus_of, slots_of
+from bbo.executors.choose import executor_of
+from bbo.executors.slots import gpus_of
 from bbo.experiment import FULL, Experiment
 from bbo.front import front_of
 from bbo.guard import Drives, Ended, Limits
 from bbo.pair import fidelity_of
-from bbo.run import Run
+from bbo.run import Run, lasting
 from bbo.space import Point
 from bbo.store import Store
 from bbo.summary import summary
@@ -123,15 +124,14 @@ def _positive(text: str) -> float:
 
 def limits_of(experiment: Experiment, options: argparse.Namespace) -> Limits:
     """Raises InputError for a limit that could never be reached."""
-    if options.max_gpu_hours is not None and not gpus_of(slots_of(experiment.resources.gpus_per_job, None)[0]):
+    if options.max_gpu_hours is not None and not gpus_of(executor_of(experiment.resources, Path()).devices):
         raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
     return Limits(options.max_hours, options.max_gpu_hours)
 
 
 def about_experiment(experiment: Experiment, commands: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The YAML without what may change between two starts of a run; of the fidelities those that commands name."""
-    free = {"resources", "accelerate", "relative_to", "fidelity"}
-    document = {name: content for name, content in experiment.document.items() if name not in free}
+    document = lasting(experiment.document)
     names = [fidelity_of(words) or FULL for words in commands]
     if used := {name: experiment.fidelity(name) for name in names if name != FULL}:
         document["fidelity"] = used

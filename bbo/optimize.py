@@ -38,11 +38,19 @@ WARM = 3
 
 def run(arguments: Sequence[str]) -> int:
     """Exit statuses: as `nomad`'s."""
-    options = _parser().parse_args(arguments)
+    problem, experiment, options = read(arguments)
     options.command = shlex.join(["bbo", "run", *arguments])
-    problem = read_problem(options.file)
     for warning in problem.warnings:
         errors().print(f"warning: {warning}")
+    if options.origin is not None:
+        problem = problem.with_x0(_warm(experiment, options.run, options.origin))
+    return (_nomad if options.optimizer == "nomad" else _loop)(problem, experiment, options)
+
+
+def read(arguments: Sequence[str]) -> tuple[Problem, Experiment, argparse.Namespace]:
+    """The pair and the options of a command line, run folder and defaults in them."""
+    options = _parser().parse_args(arguments)
+    problem = read_problem(options.file)
     experiment = checked(problem)
     options.seed = problem.seed if options.seed is None else options.seed
     options.budget = options.budget or problem.max_bb_eval
@@ -51,9 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     name = stem if options.optimizer == "nomad" else f"{stem}-{options.optimizer.rpartition(':')[2]}"
     options.run = find_run(options.run or name)
     options.store = Store(options.store or options.run.evals)
-    if options.origin is not None:
-        problem = problem.with_x0(_warm(experiment, options.run, options.origin))
-    return (_nomad if options.optimizer == "nomad" else _loop)(problem, experiment, options)
+    return problem, experiment, options
 
 
 def _parser() -> argparse.ArgumentParser:

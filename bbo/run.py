@@ -14,6 +14,9 @@ from bbo.errors import InputError, MachineError
 from bbo.runlog import RunLog
 from bbo.store import write_json
 
+RUNS = Path("runs")
+"""Where the runs of a working folder are."""
+
 ENVIRONMENT = "BBO_RUN"
 """The run folder of a driven blackbox; unset when a native NOMAD or a user calls it."""
 
@@ -136,7 +139,20 @@ def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:
         yield f"{place} was {json.dumps(old)} and is {json.dumps(new)}"
 
 
+def lasting(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment's YAML without what may change between two starts of a run; fidelities count where one is used."""
+    free = {"resources", "accelerate", "relative_to", "fidelity"}
+    return {name: content for name, content in document.items() if name not in free}
+
+
 def find_run(name: str) -> Run:
     """The run of a name (`runs/NAME`) or of a path to a run folder."""
     path = Path(name)
-    return Run(path if path.parts != (name,) or path.is_absolute() else Path("runs") / name)
+    return Run(path if path.parts != (name,) or path.is_absolute() else RUNS / name)
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """The run folders below a folder: its own runs, and those of comparisons (NAME/METHOD/SEED), by name."""
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        found = [folder / "log.jsonl"] if (folder / "log.jsonl").is_file() else sorted(folder.glob("*/*/log.jsonl"))
+        yield from (log.parent for log in found)

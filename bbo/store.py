@@ -126,6 +126,11 @@ class Evaluation:
         self.scores = folder / "scores"
         self.claim = Claim(folder / "claim")
 
+    @property
+    def kept(self) -> tuple[Path, ...]:
+        """What changes where training or scoring has got on, and is not done again: after an epoch, and at the end."""
+        return self.state_file, self.stopped_file, self.result_file, self.scores
+
     def result(self) -> Result | None:
         """How it ended, or None while it has not."""
         try:

@@ -1,5 +1,6 @@
 """A block of evaluations: answered from the store where they are known, else trained and scored as jobs."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from bbo import lifeline
 from bbo.claims import beating
 from bbo.errors import InputError
-from bbo.executors.slots import gpus_of, slots_of
+from bbo.executors.choose import executor_of
+from bbo.executors.protocol import Executor, Resident
+from bbo.executors.slots import gpus_of
 from bbo.experiment import Experiment
 from bbo.points import format_point
+from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
 from bbo.space import Point
 from bbo.stopping import Judge
@@ -22,7 +27,6 @@ from blackbox import toy
 from blackbox.jobs import Candidate, Jobs, measures_the_machine
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
-from blackbox.resident import Resident
 from blackbox.scores import qa
 from blackbox.scores.requests import Wanted, is_task, wanted
 from blackbox.settings import Settings, Training, read_settings
@@ -44,13 +48,14 @@ class Blackbox:
         check_outputs(experiment)
 
     @cached_property
-    def slots(self) -> list[tuple[str, ...]]:
-        return slots_of(self.experiment.resources.gpus_per_job, self.experiment.resources.cpus_per_job)
+    def executor(self) -> Executor:
+        """Where jobs run. Raises InputError where a job asks for more than there is."""
+        return executor_of(self.experiment.resources, self.preflight_file.parent)
 
     @property
     def processes(self) -> int:
         """Processes of one job."""
-        return self.experiment.resources.processes_per_job or max(1, len(gpus_of(self.slots[0])))
+        return self.experiment.resources.processes_per_job or max(1, len(gpus_of(self.executor.devices)))
 
     @cached_property
     def wanted(self) -> Mapping[str, Wanted]:
@@ -140,13 +145,18 @@ class Blackbox:
         about = {**common(self.settings, self._fingerprints), "training": self.experiment.training}
         return Preflight(self.preflight_file, self.experiment, key_of(about), self.store)
 
-    def resident(self) -> Resident | None:
-        """Where jobs are handed to; None where each is a process of its own, as those of several processes are."""
-        assert self.settings is not None
+    def resident(self, launcher: Sequence[str], job_file: Path) -> Resident | None:
+        """Who does the job; None where each is a process of its own, as those of several processes are."""
         if self.experiment.resources.worker == "fresh" or self.processes > 1 or measures_the_machine(self.experiment):
             return None
-        content = loaded(self.settings, self.experiment.accelerate, self._fingerprints)
-        return Resident(Run(self.preflight_file.parent).worker_file, content)
+        driven = RUN in os.environ and os.environ.get(lifeline.ENVIRONMENT) == "1"
+        note = Run(self.preflight_file.parent).worker_file
+        return Resident([*launcher, "blackbox.worker"], self._loaded, job_file, note, driven)
+
+    @cached_property
+    def _loaded(self) -> str:
+        assert self.settings is not None
+        return loaded(self.settings, self.experiment.accelerate, self._fingerprints)
 
     def whole(self, evaluation: Evaluation) -> Result | None:
         """Its result with the scores that the outputs name among the metrics; None while anything is missing."""
@@ -188,9 +198,9 @@ class Blackbox:
             self._train(others, lambda: self._tell_known(waiting, told, "trained"))
 
     def _jobs(self) -> Jobs:
-        self.preflight().ensure(self.slots)
+        self.preflight().ensure(self.executor)
         about = self.experiment, self.store, self.wanted
-        return Jobs(*about, self.slots, self.processes, self.preflight(), self.resident())
+        return Jobs(*about, self.executor, self.processes, self.preflight(), self.resident)
 
     def _train(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
         """Record a result for each candidate, or where it was stopped; all claims are ours."""

@@ -38,7 +38,7 @@ def quick(experiment: Experiment, stopping: str | None = None, budget: int | Non
     if problems:
         raise InputError(*problems)
     if blackbox.settings is not None:
-        launch_command(Path("job.json"), blackbox.processes, blackbox.slots[0], experiment.accelerate)
+        launch_command(Path("job.json"), blackbox.processes, blackbox.executor.devices, experiment.accelerate)
 
 
 def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:

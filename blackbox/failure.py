@@ -9,9 +9,6 @@ from pathlib import Path
 from bbo.errors import InputError, MachineError
 from bbo.store import write_json
 
-INPUT_REFUSED = 1
-MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h
-
 
 def failure_file(job_file: Path) -> Path:
     return job_file.with_suffix(".error.json")

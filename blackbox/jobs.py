@@ -5,19 +5,18 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-from bbo.executors import local
+from bbo.executors.protocol import Executor, Exit, Launch, Resident
 from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.space import Point
 from bbo.stopping import Asked
 from bbo.store import ROOT, Result, Score, Store, write_json
 from blackbox.failure import failure_file, raise_failure
-from blackbox.launch import launch_command, launcher
+from blackbox.launch import launcher
 from blackbox.preflight import Preflight
-from blackbox.resident import Resident
 from blackbox.scores.requests import Request, Wanted
 
 ATTEMPTS = 3
@@ -62,17 +61,20 @@ class Jobs:
         experiment: Experiment,
         store: Store,
         wanted: Mapping[str, Wanted],
-        slots: Sequence[tuple[str, ...]],
+        executor: Executor,
         processes: int,
         preflight: Preflight,
-        resident: Resident | None,
+        resident: Callable[[Sequence[str], Path], Resident | None],
     ) -> None:
-        """`wanted` are the scores among the outputs. Without `resident` each job is a fresh process."""
+        """`wanted` are the scores among the outputs. `resident` makes of a launcher's words and a job file the process
+
+        that does the job, or None where each job has a process of its own.
+        """
         self.experiment = experiment
         self.store = store
         self.wanted = wanted
         self.requests = {each.request.name: each.request for each in wanted.values()}
-        self.slots = slots
+        self.executor = executor
         self.processes = processes
         self.preflight = preflight
         self.resident = resident
@@ -92,24 +94,24 @@ class Jobs:
         launches = [self._launch(job) for job in jobs]
         points = {each.job: job for each, job in zip(launches, jobs, strict=True)}
 
-        def started(each: local.Launch, pid: int) -> None:
+        def started(each: Launch, pid: int | None) -> None:
             for candidate in points[each.job]:
                 self.store.evaluation(candidate.key).claim.add(pid)
 
         again = []
-        for ended, how in local.run(launches, self.slots, started, finished):
+        for ended, how in self.executor.run(launches, started, finished):
             again += self._judge(ended, how, points[ended.job])
             finished()
         return again
 
     def _share(self, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
         """Deal the block out over the slots, at most `resources.pack` points to a job."""
-        size = -(-len(candidates) // len(self.slots))
+        size = -(-len(candidates) // self.executor.count())
         alone = self.processes > 1 or measures_the_machine(self.experiment)
         size = 1 if alone else min(size, self.experiment.resources.pack or size)
         return [list(candidates[i : i + size]) for i in range(0, len(candidates), size)]
 
-    def _launch(self, job: Sequence[Candidate]) -> local.Launch:
+    def _launch(self, job: Sequence[Candidate]) -> Launch:
         for candidate in job:
             work = self._work(candidate)
             self._attempts[work] = self._attempts.get(work, 0) + 1
@@ -125,13 +127,18 @@ class Jobs:
                 self.store.evaluation(candidate.key).attach_log(file.with_suffix(".log"))
 
         limit = self.experiment.resources.time_limit
-        seconds = None if limit is None else START_SECONDS + limit * len(job)
-        log, accelerate = file.with_suffix(".log"), self.experiment.accelerate
-        if self.resident is None or attempt > 1:  # a point that saw a process die gets its own
-            arguments, environment = launch_command(file, processes, self.slots[0], accelerate)
-            return local.Launch(name, arguments, log, prepare, environment, seconds)
-        arguments, environment = launcher(processes, self.slots[0], accelerate)
-        return local.Launch(name, arguments, log, prepare, environment, seconds, partial(self.resident.start, file))
+        words, environment = launcher(processes, self.executor.devices, self.experiment.accelerate)
+        return Launch(
+            job=name,
+            arguments=[*words, "blackbox.train", str(file)],
+            log=file.with_suffix(".log"),
+            prepare=prepare,
+            environment=environment,
+            seconds=None if limit is None else START_SECONDS + limit * len(job),
+            keeps=[file for candidate in job for file in self.store.evaluation(candidate.key).kept],
+            # A point that saw a process die gets its own.
+            resident=self.resident(words, file) if attempt == 1 else None,
+        )
 
     def _describe(self, name: str, job: Sequence[Candidate], slot: Slot) -> dict[str, Any]:
         """The job file: all that the trainer is told."""
@@ -190,7 +197,7 @@ class Jobs:
         """What is attempted."""
         return candidate.key, self._is_trained(candidate)
 
-    def _judge(self, ended: local.Launch, how: local.Exit, job: Sequence[Candidate]) -> list[list[Candidate]]:
+    def _judge(self, ended: Launch, how: Exit, job: Sequence[Candidate]) -> list[list[Candidate]]:
         """What is left to do of a job whose process has ended: its unfinished points, each alone."""
         self.preflight.keep_base(self.store.jobs / f"{ended.job}.base.json", self.wanted)
         unfinished = [candidate for candidate in job if self._is_unfinished(candidate)]
@@ -213,7 +220,7 @@ class Jobs:
             print(sentence, file=sys.stderr, flush=True)
         return again
 
-    def _fail(self, candidate: Candidate, ended: local.Launch, reason: str) -> None:
+    def _fail(self, candidate: Candidate, ended: Launch, reason: str) -> None:
         now, evaluation = time.time(), self.store.evaluation(candidate.key)
         if self._is_trained(candidate):
             for request in self._missing(candidate):

@@ -4,13 +4,13 @@ import argparse
 import fcntl
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
-from bbo.executors import local
+from bbo.executors.protocol import Executor, Launch
 from bbo.experiment import Experiment, read_experiment
 from bbo.store import Store, write_json
 from blackbox.failure import failure_file, raise_failure, write_failure
@@ -60,7 +60,7 @@ class Preflight:
         self._update(add)
         file.unlink()
 
-    def ensure(self, slots: Sequence[tuple[str, ...]]) -> None:
+    def ensure(self, executor: Executor) -> None:
         """Check unless it was checked before; whoever comes second waits. Raises InputError with all that is wrong."""
         if self.read():
             return
@@ -68,17 +68,17 @@ class Preflight:
         with self.file.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.read():
-                self._check(slots)
+                self._check(executor)
 
-    def _check(self, slots: Sequence[tuple[str, ...]]) -> None:
+    def _check(self, executor: Executor) -> None:
         print("preflight: checking model, data and identity before the first training", file=sys.stderr, flush=True)
         job = self.store.jobs / f"preflight-{self.digest}"
         report, failure, log = (job.with_suffix(".json"), job.with_suffix(".error.json"), job.with_suffix(".log"))
         failure.unlink(missing_ok=True)
         experiment = str(self.experiment.path.absolute())
         arguments = [sys.executable, "-m", "blackbox.preflight", experiment, "--json", str(report)]
-        check = local.Launch("preflight", arguments, log, lambda slot: None, SHARED_CORES)
-        for _, how in local.run([check], slots, lambda launch, pid: None, lambda: None):
+        check = Launch("preflight", arguments, log, lambda slot: None, SHARED_CORES)
+        for _, how in executor.run([check], lambda launch, pid: None, lambda: None):
             raise_failure(failure, log)
             if how.status != 0:
                 raise MachineError(f"the preflight ended with status {how.status}, see {log}")

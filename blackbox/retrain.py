@@ -17,7 +17,7 @@ from typing import Any
 
 from bbo.best import Good, Searched, read_searched
 from bbo.errors import InputError, MachineError
-from bbo.executors import local
+from bbo.executors.protocol import Launch
 from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.store import Evaluation, Result, key_of, write_json
@@ -152,9 +152,11 @@ def _run_job(plan: Plan, evaluation: Evaluation) -> None:
         write_json(file, job)
         evaluation.attach_log(log)
 
-    command, environment = launch_command(file, blackbox.processes, blackbox.slots[0], plan.experiment.accelerate)
-    launch = local.Launch("retrain", command, log, prepare, environment)
-    for _, how in local.run([launch], blackbox.slots, lambda launch, pid: None, lambda: None):
+    command, environment = launch_command(
+        file, blackbox.processes, blackbox.executor.devices, plan.experiment.accelerate
+    )
+    launch = Launch("retrain", command, log, prepare, environment)
+    for _, how in blackbox.executor.run([launch], lambda launch, pid: None, lambda: None):
         if evaluation.result() is None:
             raise_failure(failure_file(file), log)
             raise MachineError(f"the training ended with status {how.status}, see {log}; the same command goes on")

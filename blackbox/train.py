@@ -21,11 +21,12 @@ import torch
 
 from bbo import lifeline
 from bbo.errors import InputError
+from bbo.executors.protocol import INPUT_REFUSED, LAUNCHED, MACHINE_FAILED
 from bbo.experiment import read_experiment
 from bbo.stopping import Asked, Judge
 from bbo.store import Evaluation
 from blackbox import state
-from blackbox.failure import INPUT_REFUSED, MACHINE_FAILED, failure_file, write_failure
+from blackbox.failure import failure_file, write_failure
 from blackbox.fit import fit, score_base
 from blackbox.member import Member, finish, members_of, require_static
 from blackbox.outcome import Ended, Phases, PointFailed, failed, make_result, peak_gib, reset_peak
@@ -49,6 +50,11 @@ class Entry:
     def parent(self) -> Path | None:
         """The captured state that it starts from."""
         return None if self.item.get("state") is None else Path(self.item["state"])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether an earlier start of this very job, by a cluster, has brought it to its end."""
+        return self.evaluation.result() is not None or self.evaluation.stopped() is not None
 
     @property
     def judge(self) -> Judge:
@@ -90,8 +96,10 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
         Entry(item, training, Evaluation(Path(item["folder"])))
         for item, training in zip(job["evaluations"], trainings, strict=True)
     ]
-    entries = [entry for entry in entries if not entry.item.get("trained")]
-    phases = Phases(start=began - job["launched"], load=time.time() - began).shared(max(1, len(entries)))
+    entries = [entry for entry in entries if not (entry.item.get("trained") or entry.is_over)]
+    phases = Phases(start=began - float(os.environ.get(LAUNCHED, job["launched"])), load=time.time() - began).shared(
+        max(1, len(entries))
+    )
     base_score = None if job["base_score"] is None else Path(job["base_score"])
     loaded, setup = setup, setup.on_all_rows() if job.get("all_rows") else setup
     for pack in _packs(setup, entries):
@@ -167,8 +175,9 @@ def _begin(setup: Setup, pack: Pack, entry: Entry, member: Member) -> None:
     """At the beginning, where a killed job was, or where the parent ended."""
     member.judge = entry.judge
     member.share = share_of(entry.item)
-    if state.epochs_behind(entry.evaluation.state_file):
+    if behind := state.epochs_behind(entry.evaluation.state_file):
         state.resume(setup, member, entry.evaluation.state_file)
+        print(f"{entry.evaluation.key} goes on after epoch {behind}", file=sys.stderr, flush=True)
     elif entry.parent is not None:
         state.follow(setup, member, entry.parent)
     if member.share < 1 and member.steps < 2:  # one may be the smaller last step of an epoch

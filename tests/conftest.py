@@ -1,14 +1,29 @@
 """Shared fixtures: a toy pair that a test may change, and the commands as a user types them."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Tests marked `slurm` are skipped where no SLURM answers."""
+    reason = "no SLURM answers here: .ci/slurm start FOLDER && export SLURM_CONF=FOLDER/slurm.conf"
+    for item in items:
+        if item.get_closest_marker("slurm") and not slurm_answers():
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@cache
+def slurm_answers() -> bool:
+    return bool(shutil.which("sinfo")) and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture

@@ -12,19 +12,19 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"errors", "lifeline", "processes"},
-    {"space", "claims", "program"},
+    {"space", "claims", "program", "jobscript"},
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
-    {"problem", "experiment", "run", "executors", "mads", "lineage"},
-    {"pair", "session", "batch", "optimizers", "stopping", "arrivals", "front"},
-    {"index", "guard", "evaluate"},
+    {"problem", "experiment", "run", "mads", "lineage"},
+    {"executors", "pair", "session", "batch", "optimizers", "stopping", "arrivals", "front", "arguments"},
+    {"index", "guard", "evaluate", "record"},
     {"replay", "loop"},
     {"driver", "display"},
     {"summary"},
     {"conduct", "reports"},
     {"nomad", "best"},
     {"optimize", "race", "confirm"},
-    {"compare", "after"},
+    {"compare", "after", "look", "submit"},
     {"cli"},
 ]
 """From the ground up: a module of bbo imports only from layers below its own (or, within a parser, beside it)."""

@@ -1,1 +1,1 @@
-"""Where jobs run. Every executor has one verb, `run(launches, slots...)`, and runs the same command."""
+"""Where jobs run: one verb, `run(launches)`, for each of them (protocol.py); `resources.executor` says which."""

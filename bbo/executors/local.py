@@ -1,15 +1,16 @@
-"""Run jobs on this machine's slots: each in a session of its own that ends with us, or as its `start` has it done."""
+"""Jobs on this machine's slots: each in a session of its own that ends with us, or given to a resident process."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from bbo.executors.protocol import Exit, Launch, Started
+from bbo.executors.resident import Handed
 from bbo.executors.slots import Slot, acquire, holders
 from bbo.lifeline import ENVIRONMENT
 
@@ -33,7 +34,7 @@ class Process(Protocol):
 class Spawned:
     """A job that is a process with a session and a lifeline of its own."""
 
-    def __init__(self, launch: "Launch", slot: Slot) -> None:
+    def __init__(self, launch: Launch, slot: Slot) -> None:
         with launch.log.open("ab") as log:
             self._process = subprocess.Popen(
                 launch.arguments,
@@ -65,79 +66,63 @@ class Spawned:
         self._process.stdin.close()
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A job's command. `prepare` is called with the slot and writes the job file before the process starts."""
+class Running:
+    """A job on a slot: put to work, and watched until it ends or its time is over."""
 
-    job: str
-    arguments: Sequence[str]
-    log: Path
-    """The process's stdout and stderr."""
-    prepare: Callable[[Slot], None]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    seconds: float | None = None
-    """Time after which the job is killed."""
-    start: Callable[["Launch", Slot], Process] = Spawned
-    """Puts the job to work, by default as a process of its own."""
+    def __init__(self, launch: Launch, slot: Slot) -> None:
+        launch.prepare(slot)
+        launch.log.parent.mkdir(parents=True, exist_ok=True)
+        self.launch, self._slot, self._began = launch, slot, time.monotonic()
+        self.process: Process = Spawned(launch, slot) if launch.resident is None else Handed(launch, slot)
 
-
-@dataclass(frozen=True)
-class Exit:
-    """How a job's process ended: its exit status (negative: the signal), or that its time was over."""
-
-    status: int
-    timed_out: bool = False
-
-
-@dataclass
-class _Running:
-    process: Process
-    slot: Slot
-    started: float
+    def poll(self) -> Exit | None:
+        """How it ended, all of it gone; None while it is at work."""
+        status, limit = self.process.poll(), self.launch.seconds
+        late = limit is not None and time.monotonic() - self._began > limit
+        if status is None and not late:
+            return None
+        self.kill()
+        return Exit(-signal.SIGKILL, timed_out=True) if status is None else Exit(status)
 
     def kill(self) -> None:
         self.process.kill()
-        self.slot.release()
+        self._slot.release()
 
 
-def run(
-    launches: Sequence[Launch],
-    slots: Sequence[tuple[str, ...]],
-    started: Callable[[Launch, int], None],
-    tick: Callable[[], None],
-) -> Iterator[tuple[Launch, Exit]]:
-    """Run each job on the next free slot and yield it with its exit, in the order in which they end.
+@dataclass(frozen=True)
+class Local:
+    """This machine's devices, shared out over slots (bbo/executors/slots.py)."""
 
-    `started` gets each process id; `tick` is called some times a second. Closing the generator kills what runs.
-    """
-    waiting = list(launches)
-    running: dict[str, tuple[Launch, _Running]] = {}
-    said = False
-    try:
-        while waiting or running:
-            while waiting and (slot := acquire(slots)) is not None:
-                launch = waiting.pop(0)
-                running[launch.job] = (launch, _start(launch, slot))
-                started(launch, running[launch.job][1].process.pid)
-            if waiting and not running and not said:
-                print(f"waiting for a device held by {holders(slots)}", file=sys.stderr, flush=True)
-                said = True
-            for launch, job in list(running.values()):
-                status = job.process.poll()
-                late = launch.seconds is not None and time.monotonic() - job.started > launch.seconds
-                if status is not None or late:
-                    job.kill()
-                    del running[launch.job]
-                    yield launch, Exit(-signal.SIGKILL if status is None else status, timed_out=status is None)
-            tick()
-            if waiting or running:
-                time.sleep(POLL)
-    finally:
-        for _, job in running.values():
-            job.kill()
+    slots: Sequence[tuple[str, ...]]
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return self.slots[0]
 
-def _start(launch: Launch, slot: Slot) -> _Running:
-    launch.prepare(slot)
-    launch.log.parent.mkdir(parents=True, exist_ok=True)
-    return _Running(launch.start(launch, slot), slot, time.monotonic())
+    def count(self) -> int:
+        return len(self.slots)
+
+    def run(
+        self, launches: Sequence[Launch], started: Started, tick: Callable[[], None]
+    ) -> Iterator[tuple[Launch, Exit]]:
+        waiting = list(launches)
+        running: list[Running] = []
+        said = False
+        try:
+            while waiting or running:
+                while waiting and (slot := acquire(self.slots)) is not None:
+                    running.append(Running(waiting.pop(0), slot))
+                    started(running[-1].launch, running[-1].process.pid)
+                if waiting and not running and not said:
+                    print(f"waiting for a device held by {holders(self.slots)}", file=sys.stderr, flush=True)
+                    said = True
+                for job in list(running):
+                    if (how := job.poll()) is not None:
+                        running.remove(job)
+                        yield job.launch, how
+                tick()
+                if waiting or running:
+                    time.sleep(POLL)
+        finally:
+            for job in running:
+                job.kill()

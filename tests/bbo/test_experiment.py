@@ -157,3 +157,16 @@ def test_a_fidelity_in_words(tmp_path: Path, words: str, wrong: str) -> None:
     with pytest.raises(InputError) as error:
         experiment.fidelity(words)
     assert str(error.value).startswith(wrong)
+
+
+def test_options_of_the_executor_that_is_chosen(tmp_path: Path) -> None:
+    chosen = read_experiment(write(tmp_path, GOOD + "resources: {executor: ray, ray: {address: auto}}\n")).resources
+    assert (chosen.ray.address, chosen.ray.shared_folder) == ("auto", False)
+    assert chosen.on_a_cluster == (1, 1)
+    assert chosen.model_copy(update={"cpus_per_job": 2}).on_a_cluster == (0, 2)
+    assert chosen.model_copy(update={"gpus_per_job": 4}).on_a_cluster == (4, 4)
+    with pytest.raises(InputError, match=r"x.yaml:6: resources.ray: is for executor: ray, and the executor is local"):
+        read_experiment(write(tmp_path, GOOD + "resources: {ray: {address: auto}}\n"))
+    with pytest.raises(InputError, match=r"resources.executor: input should be 'local'.*got 'cloud'") as refused:
+        read_experiment(write(tmp_path, GOOD + "resources: {executor: cloud, ray: {address: auto}}\n"))
+    assert len(refused.value.messages) == 1

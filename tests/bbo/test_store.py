@@ -13,6 +13,7 @@ import pytest
 import bbo.claims
 from bbo.claims import Claim
 from bbo.store import Result, Store, key_of, write_json
+from tests.conftest import ROOT
 
 RESULT = Result(
     key="k", status="ok", metrics={"eval_loss": 1.0}, hyperparameters={"lora_rank": 8}, point=[1.0], experiment="toy",
@@ -107,3 +108,16 @@ def test_another_host_is_judged_by_its_heartbeat(tmp_path: Path, monkeypatch: py
     assert not claim.acquire()
     time.sleep(0.4)
     assert claim.acquire()
+
+
+def test_a_claim_outlives_its_dead_while_a_job_elsewhere_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the holder's own host: the job ends by itself, within this time."""
+    monkeypatch.setattr(bbo.claims, "SILENCE", 1.5)
+    path = tmp_path / "claim"
+    code = "import os, sys, pathlib, bbo.claims; claim = bbo.claims.Claim(pathlib.Path(sys.argv[1]))"
+    code += "\nassert claim.acquire(); claim.add(None); os._exit(9)"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False, cwd=ROOT)
+    Claim(path).touch()
+    assert not Claim(path).acquire()
+    time.sleep(1.7)
+    assert Claim(path).acquire()

@@ -11,7 +11,8 @@ import yaml
 
 from bbo.best import read_searched
 from bbo.errors import InputError, MachineError
-from bbo.executors import local
+from bbo.executors.local import Local
+from bbo.executors.protocol import Exit, Launch
 from bbo.executors.slots import Slot
 from bbo.store import write_json
 from blackbox import retrain
@@ -25,16 +26,16 @@ def here(on_cpu: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     dying: list[int] = []
 
-    def run(launches: list[local.Launch], *_: Any) -> Iterator[tuple[local.Launch, local.Exit]]:
+    def run(local: Local, launches: list[Launch], *_: Any) -> Iterator[tuple[Launch, Exit]]:
         (launch,) = launches
         launch.prepare(Slot("cpu0", ("cpu0",), ()))
         if dying:
-            yield launch, local.Exit(dying.pop())
+            yield launch, Exit(dying.pop())
             return
         train.run(Path(launch.arguments[-1]))
-        yield launch, local.Exit(0)
+        yield launch, Exit(0)
 
-    monkeypatch.setattr(local, "run", run)
+    monkeypatch.setattr(Local, "run", run)
     return dying
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bbo.executors import local
+from bbo.executors.local import Local
+from bbo.executors.protocol import Exit
 from bbo.experiment import Stopping, read_experiment
 from bbo.run import Run
 from bbo.runlog import Answer
@@ -123,18 +124,18 @@ class TestJobs:
     def blackbox(self, tmp_path: Path, experiment: Write, monkeypatch: pytest.MonkeyPatch) -> Blackbox:
         """Its jobs are done in this process."""
         monkeypatch.setattr(Preflight, "ensure", lambda *_: None)
-        monkeypatch.setattr(Blackbox, "resident", lambda _: None)
+        monkeypatch.setattr(Blackbox, "resident", lambda *_: None)
         self.jobs: list[str] = []
 
-        def here(launches: Any, slots: Any, started: Any, tick: Any) -> Any:
+        def here(local: Local, launches: Any, started: Any, tick: Any) -> Any:
             for launch in launches:
                 slot = type("Slot", (), {"name": "here", "devices": ()})()
                 launch.prepare(slot)
                 self.jobs.append(launch.job)
                 train.run(Path(launch.log).with_suffix(".json"))
-                yield launch, local.Exit(0)
+                yield launch, Exit(0)
 
-        monkeypatch.setattr("blackbox.jobs.local.run", here)
+        monkeypatch.setattr(Local, "run", here)
         file = experiment(**TRAINING, sections={"resources": {"gpus_per_job": 0, "pack": 2}})
         return Blackbox(read_experiment(file), Store(tmp_path / "evals"), tmp_path / "preflight.json")
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +19,36 @@ import psutil
 import pytest
 
 from bbo.errors import MachineError
-from bbo.executors import local, slots
+from bbo.executors import resident, slots
+from bbo.executors.local import Local
+from bbo.executors.protocol import INPUT_REFUSED, MACHINE_FAILED, Exit, Launch, Resident
+from bbo.executors.serve import say
 from bbo.experiment import read_experiment
 from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
 from bbo.store import Result, Store, write_json
-from blackbox import resident
 from blackbox.block import Blackbox
-from blackbox.failure import INPUT_REFUSED, MACHINE_FAILED
 from blackbox.recipe import Fingerprints, loaded
 from blackbox.settings import read_settings
-from blackbox.worker import say
 from tests.conftest import python
 
 Write = Callable[..., Path]
-Hand = Callable[..., local.Exit]
+Hand = Callable[..., Exit]
 
 STUB = """
 import json, os, sys, time
 from pathlib import Path
 from bbo import lifeline
-from blackbox import worker
-worker.LOOK, worker.PATIENCE, worker.HELLO = 0.1, 0.5, 0.5
-file = Path(sys.argv[2])
-lifeline.watch(lambda: worker.vanish(file))
+from bbo.executors import serve
+serve.LOOK, serve.PATIENCE, serve.HELLO = 0.1, 0.5, 0.5
+file = Path(sys.argv[1])
+lifeline.watch(lambda: serve.vanish(file))
 def work(job):
     print(f"{job.stem} done by {os.getpid()}", flush=True)
     told = json.loads(job.read_text())
     time.sleep(told["seconds"])
     return told["status"]
-worker.serve(file, sys.argv[3].split(","), float(sys.argv[4]), work)
+serve.serve(file, sys.argv[2].split(","), float(sys.argv[3]), work)
 """
 """A worker that loads nothing and sleeps for its jobs."""
 
@@ -82,13 +82,13 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
                 process.kill()
 
 
-def launch(tmp_path: Path, name: str, seconds: float, status: int, limit: float | None, content: str) -> local.Launch:
+def launch(tmp_path: Path, name: str, seconds: float, status: int, limit: float | None, content: str) -> Launch:
     """A job for the stub."""
     file = tmp_path / f"{name}.json"
     write_json(file, {"seconds": seconds, "status": status})
-    start = partial(resident.Resident(tmp_path / "worker.json", content).start, file)
-    arguments = [sys.executable, "-c", LAUNCHER]
-    return local.Launch(name, arguments, file.with_suffix(".log"), lambda slot: None, {}, limit, start)
+    arguments, driven = [sys.executable, "-c", LAUNCHER], RUN in os.environ
+    by = Resident(arguments, content, file, tmp_path / "worker.json", driven)
+    return Launch(name, [], file.with_suffix(".log"), lambda slot: None, seconds=limit, resident=by)
 
 
 @pytest.fixture
@@ -98,9 +98,9 @@ def hand(tmp_path: Path) -> Hand:
     def run(
         name: str = "job", seconds: float = 0.0, status: int = 0, limit: float | None = None, content: str = "this",
         tick: Callable[[], None] = lambda: None,
-    ) -> local.Exit:  # fmt: skip
+    ) -> Exit:  # fmt: skip
         job = launch(tmp_path, name, seconds, status, limit, content)
-        ((_, how),) = local.run([job], [("x", "y")], lambda each, pid: None, tick)
+        ((_, how),) = Local([("x", "y")]).run([job], lambda each, pid: None, tick)
         return how
 
     return run
@@ -187,14 +187,15 @@ class TestJobs:
     def test_a_worker_that_cannot_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PYTHONPATH", "/nowhere")
         job = launch(tmp_path, "job", 0, 0, None, "this")
-        job = local.Launch("job", [sys.executable, "-c", "exit(3)"], job.log, lambda slot: None, start=job.start)
-        ((_, how),) = local.run([job], [("x", "y")], lambda each, pid: None, lambda: None)
+        assert job.resident is not None
+        job = replace(job, resident=replace(job.resident, arguments=[sys.executable, "-c", "exit(3)"]))
+        ((_, how),) = Local([("x", "y")]).run([job], lambda each, pid: None, lambda: None)
         assert how.status < 0
 
     def test_more_locks_than_one_message_takes(self, tmp_path: Path, hand: Hand) -> None:
         many = tuple(f"cpu{number}" for number in range(300))
         job = launch(tmp_path, "many", 0, 0, None, "this")
-        ((_, how),) = local.run([job], [many], lambda each, pid: None, lambda: None)
+        ((_, how),) = Local([many]).run([job], lambda each, pid: None, lambda: None)
         assert how.status == 0
 
 
@@ -264,8 +265,9 @@ class TestEnd:
         """A process that has the stub do a job of so many seconds, and the pid of the worker that has begun it."""
         job = f"launch(Path({str(tmp_path)!r}), 'job', {seconds}, 0, None, 'this')"
         code = (
-            "from pathlib import Path\nfrom bbo.executors import local\nfrom tests.blackbox.test_worker import launch\n"
-            f"list(local.run([{job}], [('x', 'y')], lambda each, pid: None, lambda: None))"
+            "from pathlib import Path\nfrom bbo.executors.local import Local\n"
+            "from tests.blackbox.test_worker import launch\n"
+            f"list(Local([('x', 'y')]).run([{job}], lambda each, pid: None, lambda: None))"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, text=True, env=os.environ | environment
@@ -346,7 +348,7 @@ def test_what_a_worker_keeps(tmp_path: Path, experiment: Write) -> None:
 def test_whose_jobs_go_to_a_worker(tmp_path: Path, experiment: Write, others: dict[str, Any], resident: bool) -> None:
     file = experiment(sections=resources(**others))
     blackbox = Blackbox(read_experiment(file), Store(tmp_path), tmp_path / "preflight.json")
-    assert (blackbox.resident() is not None) == resident
+    assert (blackbox.resident([], tmp_path) is not None) == resident
 
 
 class TestTraining:

@@ -1,6 +1,7 @@
-"""Where jobs of one process go by default: to a resident worker (blackbox/worker.py), started where there is none.
+"""Jobs in the hands of a resident process (bbo/executors/serve.py), which is started where there is none.
 
-Whoever holds a slot's locks is the only one that talks to its worker, so that starting one is no race. Knows no torch.
+There is one per run folder, slot and hash of what is loaded. Whoever holds a slot's locks is the only one that talks to
+its worker, so that starting one is no race.
 """
 
 import json
@@ -13,7 +14,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,10 @@ import psutil
 
 from bbo import lifeline
 from bbo.errors import MachineError
-from bbo.executors.local import Launch, Process
+from bbo.executors.protocol import INPUT_REFUSED, Launch
+from bbo.executors.serve import HELLO, MOST_DESCRIPTORS, say
 from bbo.executors.slots import Slot, own_folder
-from bbo.run import ENVIRONMENT as RUN
 from bbo.store import key_of, write_json
-from blackbox.failure import INPUT_REFUSED
-from blackbox.worker import HELLO, MOST_DESCRIPTORS, say
 
 IDLE_DRIVEN = 600.0
 IDLE_ALONE = 60.0
@@ -36,34 +34,14 @@ ADDRESS_BYTES = 107
 """Longest path of a Unix socket."""
 
 
-@dataclass(frozen=True)
-class Resident:
-    """Hands jobs to workers: one per run folder, slot and hash of what is `loaded`."""
-
-    file: Path
-    """runs/NAME/worker.json: who works on which slot, for people."""
-    loaded: str
-
-    def start(self, job_file: Path, launch: Launch, slot: Slot) -> Process:
-        return Handed(self, job_file, launch, slot)
-
-    def note(self, slot: Slot, entry: Mapping[str, Any]) -> None:
-        """Write down a worker; those that are gone are dropped."""
-        try:
-            known = json.loads(self.file.read_text())
-        except (FileNotFoundError, ValueError):
-            known = {}
-        living = {name: other for name, other in known.items() if psutil.pid_exists(other["pid"])}
-        write_json(self.file, {**living, slot.name: entry})
-
-
 class Handed:
-    """A job in the hands of a worker, which is started where there is none."""
+    """A job in the hands of a worker."""
 
-    def __init__(self, resident: Resident, job_file: Path, launch: Launch, slot: Slot) -> None:
-        self._resident, self._job_file, self._launch, self._slot = resident, job_file, launch, slot
-        about = {"run": str(resident.file.absolute()), "loaded": resident.loaded, "devices": slot.devices}
-        key = key_of({**about, "command": launch.arguments, "environment": dict(launch.environment)})
+    def __init__(self, launch: Launch, slot: Slot) -> None:
+        assert launch.resident is not None
+        self._resident, self._launch, self._slot = launch.resident, launch, slot
+        about = {"run": str(self._resident.note.absolute()), "loaded": self._resident.loaded, "devices": slot.devices}
+        key = key_of({**about, "command": self._resident.arguments, "environment": dict(launch.environment)})
         self._file = socket_file(key)
         self._log = launch.log.with_name(f"worker-{key}.log")
         self._connection: socket.socket | None = None
@@ -135,7 +113,7 @@ class Handed:
             connection.connect(str(self._file))
             for first in range(0, len(self._slot.locks), MOST_DESCRIPTORS):
                 socket.send_fds(connection, [b" "], self._slot.locks[first : first + MOST_DESCRIPTORS])
-            say(connection, {"job": str(self._job_file.absolute()), "log": str(self._launch.log.absolute())})
+            say(connection, {"job": str(self._resident.job.absolute()), "log": str(self._launch.log.absolute())})
         except (FileNotFoundError, ConnectionError):
             connection.close()
             return False
@@ -144,16 +122,16 @@ class Handed:
         self._connection, self._complain_at = connection, time.monotonic() + HELLO
         if self._child is not None:
             entry = {"pid": self._worker, "socket": str(self._file), "key": self._file.stem, "log": str(self._log)}
-            self._resident.note(self._slot, entry | {"started": time.strftime("%Y-%m-%d %H:%M:%S")})
+            _note(self._resident.note, self._slot, entry | {"started": time.strftime("%Y-%m-%d %H:%M:%S")})
         return True
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        """A worker in a session of its own. Under a driver our stdin is the driver's pipe, handed on by NOMAD."""
-        driven = RUN in os.environ and os.environ.get(lifeline.ENVIRONMENT) == "1"
+        """A worker in a session of its own."""
+        driven = self._resident.driven
         idle = IDLE_DRIVEN if driven else IDLE_ALONE
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [*self._launch.arguments, "blackbox.worker", str(self._file), ",".join(self._slot.devices), str(idle)],
+                [*self._resident.arguments, str(self._file), ",".join(self._slot.devices), str(idle)],
                 stdin=None if driven else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -180,6 +158,16 @@ def socket_file(key: str) -> Path:
     """Where the worker of this key listens; in /tmp where the temporary folder's path is too long for a socket's."""
     file = own_folder("bbo-workers") / f"{key}.sock"
     return file if len(os.fsencode(file)) < ADDRESS_BYTES - 8 else own_folder("bbo-workers", "/tmp") / file.name
+
+
+def _note(file: Path, slot: Slot, entry: Mapping[str, Any]) -> None:
+    """Write down a worker; those that are gone are dropped."""
+    try:
+        known = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        known = {}
+    living = {name: other for name, other in known.items() if psutil.pid_exists(other["pid"])}
+    write_json(file, {**living, slot.name: entry})
 
 
 def _pid_of_peer(connection: socket.socket) -> int:
