@@ -24,9 +24,8 @@ def report(
     from bbo.reports.report import write_report  # noqa: PLC0415 - loads Optuna and matplotlib
 
     records = [open_record(run) for run in dict.fromkeys(runs)]
-    first = records[0].run.folder
-    together = first.parent / f"report-{'-'.join(record.run.name for record in records)}"
-    page = write_report(records, out or (first / "report" if len(records) == 1 else together))
+    together = records[0].run.folder.parent / f"report-{'-'.join(record.run.name for record in records)}"
+    page = write_report(records, out or (records[0].run.report if len(records) == 1 else together))
     print(page)
     if open_it:
         webbrowser.open(page.absolute().as_uri())

@@ -45,6 +45,7 @@ class Run:
         self.surrogate_calls = folder / "surrogate.txt"
         self.temporary = folder / "tmp"
         self.evals = folder / "evals"
+        self.report = folder / "report"
 
     @property
     def name(self) -> str:

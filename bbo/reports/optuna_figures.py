@@ -7,17 +7,21 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from bbo.reports.pictures import SMALL
+from bbo.reports.pictures import SMALL, plain_ticks
 from bbo.reports.study import quiet
 from bbo.reports.svg import INK
 
 MOST = 3
 """Parameters whose pairs are shown as contours: the most important ones."""
 
+LATER = ("#9ecae1", "#2171b5")
+"""From the first trial to the last: Optuna's own blues begin at white and end near black."""
+
 
 def figures(study: Study, metric: str) -> Iterator[tuple[str, str, Any]]:
     """Name, caption and figure of each that the study has enough trials for; under `svg.drawing`."""
-    from optuna.visualization import matplotlib as optunas  # noqa: PLC0415 - slow to load
+    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415 - slow to load
+    from optuna.visualization import matplotlib as optunas  # noqa: PLC0415
 
     whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     varied = [
@@ -33,7 +37,8 @@ def figures(study: Study, metric: str) -> Iterator[tuple[str, str, Any]]:
             yield "importances", f"Importance of each hyperparameter for {metric} (Optuna)", _dress(axes, 2.6)
         for name in important:
             axes = optunas.plot_slice(study, [name], **target)
-            yield f"slice-{_word(name)}", f"{metric} against {name} (Optuna's slice)", _dress(axes)
+            axes.collections[0].set_cmap(LinearSegmentedColormap.from_list("order", LATER))
+            yield f"slice-{_word(name)}", f"{metric} against {name}, darker is later (Optuna's slice)", _dress(axes)
         for pair in combinations(list(important)[:MOST], 2):
             axes = optunas.plot_contour(study, list(pair), **target)
             caption = f"{metric} over {pair[0]} and {pair[1]} (Optuna's contour, interpolated)"
@@ -58,7 +63,11 @@ def _dress(axes: Any, height: float = SMALL[1]) -> Any:
     figure.set_size_inches(SMALL[0], height)
     figure.patch.set_alpha(0)
     for panel in figure.axes:
-        panel.set_title("")
+        for side in ("left", "center", "right"):
+            panel.set_title("", loc=side)
+        for axis, limits in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
+            if axis.get_scale() == "log":
+                plain_ticks(axis, *limits)
         panel.set_facecolor("none")
         panel.tick_params(which="both", colors=INK, labelsize=9)
         panel.grid(visible=panel is axes, color=INK, alpha=0.15)

@@ -147,11 +147,10 @@ class Overview:
 
     @cached_property
     def disk(self) -> int:
-        """Bytes of the run folder and of its evaluations, wherever they are."""
-        outside = [
-            e.evaluation.folder for e in self.entries if self.record.run.folder not in e.evaluation.folder.parents
-        ]
-        return disk_usage([self.record.run.folder, *outside])
+        """Bytes of the run folder, its report left out, and of its evaluations, wherever they are."""
+        run = self.record.run
+        outside = [e.evaluation.folder for e in self.entries if run.folder not in e.evaluation.folder.parents]
+        return disk_usage([run.folder, *outside]) - disk_usage([run.report])
 
 
 def read_overview(record: Record) -> Overview:

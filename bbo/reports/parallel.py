@@ -1,6 +1,7 @@
 """Parallel coordinates: each evaluation as a line over the hyperparameters' true values and its objective."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,13 +117,13 @@ def _range(variable: Variable) -> tuple[float, float]:
 def _numbers(name: str, low: float, high: float, log: bool, whole: bool = False) -> Axis:
     """With ticks at round numbers, and at the ends of a range of integers."""
     if low == high:
-        return Axis(name, [(0.5, f"{low:.4g}")], low, high)
+        return Axis(name, [(0.5, short(low))], low, high)
     bare = Axis(name, (), low, high, log)
     ticks = _decades(low, high) if log else _round(low, high)
     if whole:
         gap = (high - low) / 12
         ticks = [low, *(tick for tick in ticks if low + gap < tick < high - gap and tick.is_integer()), high]
-    return Axis(name, [(bare.place(tick), f"{tick:.4g}") for tick in ticks], low, high, log)
+    return Axis(name, [(bare.place(tick), short(tick)) for tick in ticks], low, high, log)
 
 
 def _decades(low: float, high: float) -> list[float]:
@@ -155,4 +156,9 @@ def _scaled(value: float, log: bool) -> float:
 def _spelt(value: Value) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return short(value) if isinstance(value, float) else str(value)
+
+
+def short(value: float) -> str:
+    """`1e-5`, not `1e-05`."""
+    return re.sub(r"e([+-])0+", r"e\1", f"{value:.4g}").replace("e+", "e")

@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bbo.display import spelt
 from bbo.reports.curves import LearningCurve
 from bbo.reports.overview import Overview
-from bbo.reports.parallel import Line, Parallel
+from bbo.reports.parallel import Line, Parallel, short
 from bbo.reports.style import base_line, style_of
 from bbo.reports.svg import INK, PAPER
 from bbo.reports.timeline import Timeline
@@ -48,7 +47,7 @@ def best_so_far(overviews: Sequence[Overview], by_time: bool) -> Any:
         panel.plot(*_columns(found), drawstyle="steps-post", label=label, **style)
         seen += [value for _, value in found]
     bases = {each.base for each in overviews if each.base is not None}
-    _loss_axis(panel, [*seen, *bases])
+    _loss_axis(panel, seen)
     if len(bases) == 1:
         base_line(panel, bases.pop(), INK)
     panel.set_xlabel(f"recorded training ({unit})" if by_time else "evaluations")
@@ -85,10 +84,11 @@ def learning(curves: Sequence[LearningCurve], overview: Overview) -> Any:
             panel.plot(curve.epochs[-1:], curve.losses[-1:], marker=end, markersize=6, color=look["color"])
     losses = [loss for curve in curves for loss in curve.losses if math.isfinite(loss)]
     base = (overview.record.run.base_score() or {}).get("eval_loss")
-    _loss_axis(panel, losses if base is None else [*losses, base])
+    _loss_axis(panel, losses)
     if base is not None:
         base_line(panel, base, INK)
     panel.set_xlabel("epoch")
+    panel.xaxis.get_major_locator().set_params(integer=max(curve.epochs[-1] for curve in curves) >= 1)
     panel.set_ylabel("validation loss")
     panel.margins(x=0.06)
     figure.legend(loc="outside upper left", ncols=5)
@@ -231,15 +231,19 @@ def _loss_axis(panel: Any, values: Sequence[float]) -> None:
 
 
 def _spread_axis(axis: Any, set_scale: Any, values: Sequence[float]) -> None:
-    """Logarithmic, with plain numbers on it, where the values spread over a factor of LOG."""
+    """Logarithmic where the values spread over a factor of LOG."""
+    if values and min(values) > 0 and max(values) >= LOG * min(values):
+        set_scale("log")
+        plain_ticks(axis, min(values), max(values))
+
+
+def plain_ticks(axis: Any, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis: at powers of ten, and between them where those are few."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator  # noqa: PLC0415
 
-    if not values or min(values) <= 0 or max(values) < LOG * min(values):
-        return
-    set_scale("log")
-    decades = math.log10(max(values) / min(values))
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: spelt(value, 4)))
+    subs = (1.0,) if high >= 300 * low else (1.0, 2.0, 5.0) if high >= 8 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 

@@ -1,6 +1,7 @@
 """The report of runs: one page that needs nothing beside it, and each of its figures as an SVG file."""
 
 import math
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -100,6 +101,7 @@ def _page(shared: Sequence[Picture], sections: Sequence[Section]) -> str:
     templates = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    templates.filters["code"] = _code
     figure = templates.get_template("figure.html")
     when = time.strftime("%Y-%m-%d %H:%M")
     return templates.get_template("page.html").render(
@@ -111,6 +113,13 @@ def _page(shared: Sequence[Picture], sections: Sequence[Section]) -> str:
         shared=shared,
         runs=sections,
     )
+
+
+def _code(sentence: str) -> Any:
+    """What stands between backticks is a command."""
+    from markupsafe import Markup, escape  # noqa: PLC0415 - for reports alone
+
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(sentence))))
 
 
 def _overlaid(overviews: Sequence[Overview]) -> Iterator[Picture]:
@@ -171,7 +180,7 @@ def _fronts(overview: Overview, prefix: str) -> Iterator[Picture]:
 def _inside(overview: Overview, prefix: str) -> Iterator[Picture]:
     curves = [each for each in learning_curves(overview.entries) if math.isfinite(each.losses[0])]
     if curves:
-        caption = "Validation loss by epoch; a square marks the end of what was stopped, a cross what failed"
+        caption = "Validation loss by epoch, blue the best; a square ends what was stopped, a cross what failed"
         yield _picture(f"{prefix}curves", caption, pictures.learning(curves, overview))
     shown = read_timeline(overview.record, overview.entries)
     if shown.bars:
