@@ -22,7 +22,7 @@ LAYERS = [
     {"driver", "display"},
     {"summary"},
     {"conduct", "reports"},
-    {"nomad"},
+    {"nomad", "status", "listing"},
     {"optimize", "race", "confirm"},
     {"compare", "after", "look"},
     {"cli"},

@@ -104,7 +104,8 @@ def _noise(overview: Overview) -> Iterator[str]:
     if content["winner_demoted"]:
         yield "The search's winner is not the best with other training seeds: see the confirmation."
     if ties := [f"#{point['evaluation']}" for point in content["points"] if point["verdict"] == "tie"]:
-        yield f"Within the noise: {', '.join(ties)} tie with #{content['points'][0]['evaluation']} over the seeds."
+        best_ = f"#{content['points'][0]['evaluation']}"
+        yield f"Within the noise: these seeds cannot tell {' and '.join(ties)} from {best_}."
     noise = noise_of(content)
     if noise is not None and (best := overview.best) is not None and (value := overview.value(best)) is not None:
         others = [

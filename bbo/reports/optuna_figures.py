@@ -1,11 +1,11 @@
 """Optuna's own figures of a run: importances, slices, contours. They are called, and given our colours."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 
-from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from bbo.reports.pictures import SMALL, plain_ticks
 from bbo.reports.study import quiet
@@ -29,11 +29,11 @@ def figures(study: Study, metric: str) -> Iterator[tuple[str, str, Any]]:
         for name in (whole[0].params if whole else ())
         if len({trial.params[name] for trial in whole}) > 1 and len({trial.values[0] for trial in whole}) > 1
     ]
-    target = {"target": lambda trial: trial.values[0], "target_name": metric}
+    target = {"target_name": metric} | ({"target": _first} if len(study.directions) > 1 else {})
     with quiet():
         important = importances(study, varied)
         if important:
-            axes = optunas.plot_param_importances(study, params=varied, **target)
+            axes = optunas.plot_param_importances(study, params=varied, target=_loss(study), target_name=metric)
             yield "importances", f"Importance of each hyperparameter for {metric} (Optuna)", _dress(axes, 2.6)
         for name in important:
             axes = optunas.plot_slice(study, [name], **target)
@@ -52,9 +52,19 @@ def importances(study: Study, names: list[str]) -> dict[str, float]:
     if not names:
         return {}
     try:
-        return get_param_importances(study, params=names, target=lambda trial: trial.values[0])
+        return get_param_importances(study, params=names, target=_loss(study))
     except (RuntimeError, ValueError):  # too few trials, or all alike
         return {}
+
+
+def _first(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+def _loss(study: Study) -> Callable[[FrozenTrial], float] | None:
+    """Of several objectives the first, lower being better, as Optuna's evaluator takes a target; else its own way."""
+    sign = -1.0 if study.directions[0] == StudyDirection.MAXIMIZE else 1.0
+    return (lambda trial: sign * _first(trial)) if len(study.directions) > 1 else None
 
 
 def _dress(axes: Any, height: float = SMALL[1]) -> Any:
