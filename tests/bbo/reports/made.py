@@ -72,10 +72,10 @@ class Made:
         told = Answer(number, tuple(values), source, result.finished, result.job, result.reason)  # type: ignore[arg-type]
         self.log.answer(told)
 
-    def curve(self, number: int, *losses: float, epochs: int = 4) -> None:
+    def curve(self, number: int, *losses: float, first: int = 1, epochs: int = 4) -> None:
         """Its validation losses, epoch by epoch."""
         evaluation = self.store.evaluation(self.log.asks[number - 1].key)
-        for epoch, loss in enumerate(losses, 1):
+        for epoch, loss in enumerate(losses, first):
             evaluation.progress({"epoch": float(epoch), "step": 10 * epoch, "steps": 10 * epochs, "eval_loss": loss})
 
     def stop(self, number: int, *losses: float, start: float = 0.0, slot: str = "cpu0") -> None:

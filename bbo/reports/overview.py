@@ -1,0 +1,264 @@
+"""A run in numbers: the best and what it gained, what was evaluated, what it took. `table` says them in words."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import bbo
+from bbo.best import Searched, good_points
+from bbo.display import clock, describe, spelt
+from bbo.experiment import Output
+from bbo.front import front
+from bbo.record import Entry, Record
+from bbo.reports.text import measured
+from bbo.reports.trace import Trace, read_trace
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All that a report says of one run; scores with the metric's own sign."""
+
+    record: Record
+    entries: Sequence[Entry]
+
+    @property
+    def output(self) -> Output:
+        """The (first) objective."""
+        return self.record.experiment.outputs[self.record.experiment.objective]
+
+    @property
+    def optimizer(self) -> str:
+        about = self.record.run.about()
+        return str(about.get("optimizer", "nomad" if self.record.log.driven else "native NOMAD"))
+
+    @cached_property
+    def over(self) -> list[Entry]:
+        """What has been evaluated: neither declined nor under way."""
+        return [entry for entry in self.entries if entry.status not in ("declined", "pending")]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """By status; beside them `trained` and `store`, where good results came from."""
+        sources = (
+            e.answer.source for e in self.over if e.answer is not None and e.answer.source in ("trained", "store")
+        )
+        return Counter(entry.status for entry in self.entries) + Counter(sources)
+
+    @cached_property
+    def reasons(self) -> Counter[str]:
+        """Why evaluations failed."""
+        return Counter(entry.reason or "no reason given" for entry in self.entries if entry.status == "failed")
+
+    @cached_property
+    def front(self) -> list[Entry]:
+        """The best evaluation, or the front; empty where nothing is good."""
+        rank = self.record.experiment.rank
+        ranks = {entry.ask.number: rank(entry.values or ()) for entry in self.over if entry.status == "ok"}
+        by_number = {entry.ask.number: entry for entry in self.over}
+        return [by_number[number] for number in front(ranks)]
+
+    @property
+    def best(self) -> Entry | None:
+        """By the (first) objective."""
+        return self.front[0] if self.front else None
+
+    def value(self, entry: Entry) -> float | None:
+        """Of the (first) objective; None where it was not measured to the end."""
+        told = entry.values
+        return None if told is None else self.output.sign * told[self.record.experiment.objective]
+
+    @cached_property
+    def base(self) -> float | None:
+        """The untouched base model's score."""
+        return (self.record.run.base_score() or {}).get(self.output.metric)
+
+    @cached_property
+    def x0(self) -> float | None:
+        """Of the first starting point that has a score."""
+        about = self.record.run.about()
+        points = {tuple(map(float, point)) for point in about.get("problem", {}).get("X0", about.get("x0", ()))}
+        scores = (self.value(entry) for entry in self.over if entry.ask.point in points)
+        return next((score for score in scores if score is not None and math.isfinite(score)), None)
+
+    def gain(self, entry: Entry, over: float | None) -> float | None:
+        """How much better an evaluation is: positive where it is."""
+        value = self.value(entry)
+        return None if value is None or over is None else self.output.sign * (over - value)
+
+    @cached_property
+    def trace(self) -> Trace:
+        return read_trace(self.record.experiment, self.record.log, self.record.store, 0)
+
+    @property
+    def answered(self) -> list[float | None]:
+        """The value of each evaluation in the order in which the answers came, as in the trace."""
+        return [self.output.sign * loss if math.isfinite(loss) else None for loss in self.trace.losses]
+
+    @property
+    def on_gpus(self) -> bool:
+        return bool(self.trace.gpu_seconds) and self.trace.gpu_seconds[-1] > 0
+
+    @property
+    def wall_seconds(self) -> float:
+        """From the first ask to the last answer, pauses between two starts included."""
+        times = [answer.time for answer in self.record.log.arrived]
+        return max(times) - self.record.log.asks[0].time if times else 0.0
+
+    @cached_property
+    def phases(self) -> dict[str, float]:
+        """Seconds of start, load, train and score, of every different evaluation that has a result."""
+        total: Counter[str] = Counter()
+        for result in self._results:
+            total.update(result.phases)
+        return dict(total)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Of the libraries; several where they changed on the way."""
+        about = self.record.run.about()
+        ours = {"bbo": bbo.__version__, **about.get("libraries", {})}
+        ours |= {"PyNomadBBO": about["nomad"]} if "nomad" in about else {}
+        found: dict[str, dict[str, None]] = {name: {version: None} for name, version in ours.items()}
+        for name, version in chain.from_iterable(result.versions.items() for result in self._results):
+            if name not in ours:
+                found.setdefault(name, {})[version] = None
+        return {name: " and ".join(versions) for name, versions in found.items()}
+
+    @cached_property
+    def _results(self) -> list[Any]:
+        return list({e.ask.key: e.result for e in self.entries if e.result is not None}.values())
+
+    @cached_property
+    def searched(self) -> Searched | None:
+        """For what follows a search; None where nothing is good."""
+        good = good_points(self.record)
+        return Searched(self.record.run, self.record.experiment, self.record.store, good) if good else None
+
+    @cached_property
+    def confirmed(self) -> Mapping[str, Any] | None:
+        """What `bbo confirm` found."""
+        return None if self.searched is None else self.searched.confirmed()
+
+    @cached_property
+    def disk(self) -> int:
+        """Bytes of the run folder, its report left out, and of its evaluations, wherever they are."""
+        run = self.record.run
+        outside = [e.evaluation.folder for e in self.entries if run.folder not in e.evaluation.folder.parents]
+        return disk_usage([run.folder, *outside]) - disk_usage([run.report])
+
+
+def read_overview(record: Record) -> Overview:
+    return Overview(record, record.entries())
+
+
+def disk_usage(folders: Sequence[Path]) -> int:
+    """Bytes of all files below; a file with several names counts once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for top in folders:
+        for where, _, names in os.walk(top):
+            for name in names:
+                try:
+                    found = os.lstat(os.path.join(where, name))
+                except FileNotFoundError:  # the run goes on
+                    continue
+                sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())
+
+
+def table(overview: Overview) -> Iterator[tuple[str, str]]:
+    """The head of a report: what, and in words how much."""
+    metric, better = overview.output.metric, "higher" if overview.output.sign < 0 else "lower"
+    yield "optimizer", overview.optimizer
+    yield f"best {metric} ({better} is better)", _best(overview)
+    if (best := overview.best) is not None:
+        yield "best hyperparameters", describe(best.hyperparameters)
+        yield "gain over the base model", _gain(overview, best, overview.base, "the base model was not scored")
+        yield "gain over X0", _gain(overview, best, overview.x0, "X0 has no score")
+    if len(overview.record.experiment.objectives) > 1:
+        yield "Pareto front", f"{len(overview.front)} evaluations"
+    if (confirmed := _confirmed(overview)) is not None:
+        yield "confirmed", confirmed
+    yield "evaluations", _counts(overview)
+    for reason, count in overview.reasons.most_common(3):
+        yield "failed", f"{count} x {reason}"
+    yield "wall time", f"{clock(overview.wall_seconds)}, first ask to last answer"
+    yield from _times(overview)
+    yield "disk", _size(overview.disk)
+    yield "versions", ", ".join(f"{name} {version}" for name, version in overview.versions.items())
+
+
+def _best(overview: Overview) -> str:
+    if (best := overview.best) is None or (value := overview.value(best)) is None:
+        return "no good evaluation"
+    return f"{spelt(value)}, evaluation #{best.ask.number}"
+
+
+def _gain(overview: Overview, best: Entry, over: float | None, unknown: str) -> str:
+    gain = overview.gain(best, over)
+    if over is None or gain is None:
+        return unknown
+    better = "higher" if overview.output.sign < 0 else "lower"
+    how = better if gain > 0 else "worse" if gain < 0 else "(equal)"
+    share = f", {abs(gain / over):.0%}" if over else ""
+    return f"{spelt(abs(gain), 3)} {how}{share} (from {spelt(over)})"
+
+
+def _confirmed(overview: Overview) -> str | None:
+    if (content := overview.confirmed) is None:
+        return None
+    first = content["points"][0]
+    if first["mean"] is None:
+        return "no good evaluation with other seeds"
+    ties = [f"#{point['evaluation']}" for point in content["points"][1:] if point["verdict"] == "tie"]
+    tied = f", tied with {', '.join(ties)}" if ties else ""
+    mean = measured(first["mean"], first["standard_error"])
+    return f"#{first['evaluation']}: {mean} with {len(first['values'])} other seeds{tied}"
+
+
+def _counts(overview: Overview) -> str:
+    counts = overview.counts
+    words = {
+        "trained": "trained",
+        "store": "from the store",
+        "failed": "failed",
+        "stopped": "stopped early",
+        "infeasible": "of them infeasible",
+    }
+    said = [f"{counts[name]} {how}" for name, how in words.items() if counts[name] or name == "trained"]
+    said += [
+        f"{counts[name]} {how}"
+        for name, how in {"pending": "under way", "declined": "declined, beyond the budget"}.items()
+        if counts[name]
+    ]
+    return f"{len(overview.over)}: {', '.join(said)}"
+
+
+def _times(overview: Overview) -> Iterator[tuple[str, str]]:
+    trace = overview.trace
+    if not trace.seconds:
+        return
+    if overview.on_gpus:
+        yield "GPU time", f"{duration(trace.gpu_seconds[-1])} of all evaluations, whoever trained them"
+    else:
+        yield "slot time", f"{duration(trace.seconds[-1])} of all evaluations, whoever trained them (no GPU)"
+    if whole := sum(overview.phases.values()):
+        parts = (f"{name} {duration(seconds)} ({seconds / whole:.0%})" for name, seconds in overview.phases.items())
+        yield "time by phase", ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """With a unit that leaves a number people read."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def _size(count: float) -> str:
+    power = min(3, int(math.log2(max(count, 1)) // 10))
+    return f"{count / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
