@@ -127,8 +127,8 @@ class Evaluation:
         self.claim = Claim(folder / "claim")
 
     @property
-    def kept(self) -> tuple[Path, ...]:
-        """What changes where training or scoring has got on, and is not done again: after an epoch, and at the end."""
+    def milestones(self) -> tuple[Path, ...]:
+        """What changes after an epoch, at the end and with each score: all that is never done again."""
         return self.state_file, self.stopped_file, self.result_file, self.scores
 
     def result(self) -> Result | None:

@@ -135,7 +135,7 @@ class Jobs:
             prepare=prepare,
             environment=environment,
             seconds=None if limit is None else START_SECONDS + limit * len(job),
-            keeps=[file for candidate in job for file in self.store.evaluation(candidate.key).kept],
+            milestones=[file for candidate in job for file in self.store.evaluation(candidate.key).milestones],
             # A point that saw a process die gets its own.
             resident=self.resident(words, file) if attempt == 1 else None,
         )

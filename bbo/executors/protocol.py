@@ -44,9 +44,9 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
     """Time after which the job is killed; while it waits for a slot none passes."""
-    keeps: Sequence[Path] = ()
-    """Files and folders in which the job leaves what another start of it will not do again. Where a cluster limits the
-    time of a job, one that has changed none of them in all of its time is not started again."""
+    milestones: Sequence[Path] = ()
+    """Files and folders that change when the job has done something that another start of it will not do again. Where a
+    cluster limits the time of jobs, one that has changed none of them in all its time is not started again."""
     resident: Resident | None = None
     """Where there is one, the job is done by it and not by a process of its own."""
 

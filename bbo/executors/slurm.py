@@ -128,10 +128,10 @@ class Task:
     def words(self) -> str:
         """What the script is told of it, as words of the shell."""
         command = ["env", *(f"{name}={value}" for name, value in self.launch.environment.items())]
-        keeps = shlex.join(str(file.absolute()) for file in self.launch.keeps)
+        milestones = shlex.join(str(file.absolute()) for file in self.launch.milestones)
         base = shlex.quote(str(self.launch.log.absolute().with_suffix("")))
         log = shlex.quote(str(self.launch.log.absolute()))
-        return f"job={base} log={log} keeps=({keeps})\n  command=({shlex.join([*command, *self.launch.arguments])})"
+        return f"job={base} log={log} milestones=({milestones})\n  command=({shlex.join([*command, *self.launch.arguments])})"
 
     def status(self) -> int | None:
         """Exit status once it has ended by itself."""
@@ -245,7 +245,7 @@ if [[ $taken_away ]]; then
   exit "$status" # SLURM starts it again, or somebody has cancelled it
 fi
 if [[ $out_of_time && $status != 0 ]]; then
-  for file in "${{keeps[@]}}"; do
+  for file in "${{milestones[@]}}"; do
     if [[ $file -nt $job.started ]]; then
       # The number of the last job is that of the array too.
       scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"

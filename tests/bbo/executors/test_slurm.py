@@ -39,7 +39,7 @@ def test_what_slurm_does_with_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         kept = tmp_path / f"{name}.kept"
         code = CODE.replace("KEEP", f"pathlib.Path({str(kept)!r}).touch()" if name == "in_time" else "")
         log = tmp_path / f"{name}.log"
-        launches.append(Launch(name, [sys.executable, "-c", code], log, lambda slot: None, keeps=[kept]))
+        launches.append(Launch(name, [sys.executable, "-c", code], log, lambda slot: None, milestones=[kept]))
     done: set[str] = set()
 
     def tick() -> None:
