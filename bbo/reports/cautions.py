@@ -97,7 +97,9 @@ def side_of(variable: Variable, x: float) -> str | None:
 def _noise(overview: Overview) -> Iterator[str]:
     content = overview.confirmed
     if content is None:
-        if overview.best is not None:
+        if overview.intervals:
+            yield "Noise is not measured: intervals go on from one another, and are not trained again with other seeds."
+        elif overview.best is not None:
             command = f"bbo confirm {overview.record.run.name}"
             yield f"Noise is not measured: `{command}` trains the best again with other seeds."
         return

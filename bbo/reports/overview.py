@@ -18,6 +18,7 @@ from bbo.front import front
 from bbo.record import Entry, Record
 from bbo.reports.text import measured
 from bbo.reports.trace import Trace, read_trace
+from bbo.store import Result
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,16 @@ class Overview:
         """The untouched base model's score."""
         return (self.record.run.base_score() or {}).get(self.output.metric)
 
+    @property
+    def intervals(self) -> bool:
+        """Whether its evaluations are parts of trainings, which go on from one another."""
+        return any(result.parent is not None for result in self._results)
+
     @cached_property
     def x0(self) -> float | None:
-        """Of the first starting point that has a score."""
+        """Of the first starting point that has a score; None where that is of a part of a training."""
+        if self.intervals:
+            return None
         about = self.record.run.about()
         points = {tuple(map(float, point)) for point in about.get("problem", {}).get("X0", about.get("x0", ()))}
         scores = (self.value(entry) for entry in self.over if entry.ask.point in points)
@@ -131,7 +139,7 @@ class Overview:
         return {name: " and ".join(versions) for name, versions in found.items()}
 
     @cached_property
-    def _results(self) -> list[Any]:
+    def _results(self) -> list[Result]:
         return list({e.ask.key: e.result for e in self.entries if e.result is not None}.values())
 
     @cached_property
@@ -179,7 +187,7 @@ def table(overview: Overview) -> Iterator[tuple[str, str]]:
     if (best := overview.best) is not None:
         yield "best hyperparameters", describe(best.hyperparameters)
         yield "gain over the base model", _gain(overview, best, overview.base, "the base model was not scored")
-        yield "gain over X0", _gain(overview, best, overview.x0, "X0 has no score")
+        yield "gain over X0", _gain(overview, best, overview.x0, "no score of a whole training there")
     if len(overview.record.experiment.objectives) > 1:
         yield "Pareto front", f"{len(overview.front)} evaluations"
     if (confirmed := _confirmed(overview)) is not None:

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 INK = "#010203"
@@ -70,18 +71,15 @@ def as_svg(figure: Any, name: str) -> str:
 
 
 def on_page(drawn: str, title: str) -> str:
-    """For a page that has light and dark clothes."""
-    named = drawn.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    return (
-        re.sub(r'(<svg [^>]*?)\swidth="[^"]*"|\sheight="[^"]*pt"', r"\1", named)
-        .replace(INK, "currentColor")
-        .replace(PAPER, "var(--paper)")
-    )
+    """For a page that has light and dark clothes; as wide as its place."""
+    tag, rest = drawn[: drawn.index(">")], drawn[drawn.index(">") :]
+    tag = re.sub(r' (width|height)="[^"]*"', "", tag) + f' role="img" aria-label="{escape(title)}"'
+    return tag + rest.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
 
 
 def as_file(drawn: str) -> str:
     """For a file: on white, since nobody knows what lies behind it."""
-    end = drawn.index(">", drawn.index("<svg")) + 1
+    end = drawn.index(">") + 1
     ground = '\n<rect width="100%" height="100%" fill="#ffffff"/>'
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n'
