@@ -16,6 +16,7 @@ from bbo.stopping import Asked
 from bbo.store import ROOT, Result, Score, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launch_command, launcher
+from blackbox.objective import command, is_callable
 from blackbox.preflight import Preflight
 from blackbox.resident import Resident
 from blackbox.scores.requests import Request, Wanted
@@ -105,7 +106,7 @@ class Jobs:
     def _share(self, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
         """Deal the block out over the slots, at most `resources.pack` points to a job."""
         size = -(-len(candidates) // len(self.slots))
-        alone = self.processes > 1 or measures_the_machine(self.experiment)
+        alone = self.processes > 1 or measures_the_machine(self.experiment) or is_callable(self.experiment)
         size = 1 if alone else min(size, self.experiment.resources.pack or size)
         return [list(candidates[i : i + size]) for i in range(0, len(candidates), size)]
 
@@ -127,6 +128,9 @@ class Jobs:
         limit = self.experiment.resources.time_limit
         seconds = None if limit is None else START_SECONDS + limit * len(job)
         log, accelerate = file.with_suffix(".log"), self.experiment.accelerate
+        if is_callable(self.experiment):
+            arguments, environment = command(file)
+            return local.Launch(name, arguments, log, prepare, environment, limit)
         if self.resident is None or attempt > 1:  # a point that saw a process die gets its own
             arguments, environment = launch_command(file, processes, self.slots[0], accelerate)
             return local.Launch(name, arguments, log, prepare, environment, seconds)
