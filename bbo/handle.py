@@ -33,6 +33,9 @@ POLL = 0.1
 BUDGET = re.compile(r"^(MAX_BB_EVAL +)(\d+)$", re.MULTILINE)
 
 
+NOT_OURS = "not begun by bbo.tune, the command that began it continues it"
+
+
 class RunStopped(Exception):
     """A run ended before its time: the message says why."""
 
@@ -66,7 +69,7 @@ class Handle:
         try:
             return self._parameter_file.read_text().splitlines()[1].removeprefix("# ")
         except FileNotFoundError:
-            raise InputError(f"{self.folder}: not begun by bbo.tune, its own command continues it") from None
+            raise InputError(f"{self.folder}: {NOT_OURS}") from None
 
     def wait(self, timeout: float | None = None, progress: bool = True) -> "Handle":
         """Follow the run to its end; an interrupt ends the waiting, not the run. `progress` prints each evaluation.
@@ -103,11 +106,12 @@ class Handle:
         """Give the run another budget and continue it."""
         if max_trial_count < 1:
             raise InputError(f"max_trial_count: must be at least 1, got {max_trial_count}")
-        assert self.command  # or the run is not ours to continue
+        if not self._parameter_file.is_file():
+            raise InputError(f"{self.folder}: {NOT_OURS}")
         if self.is_running:
             self.stop()
-        file = self._parameter_file
-        file.write_text(BUDGET.sub(rf"\g<1>{max_trial_count}", file.read_text()))
+        text = self._parameter_file.read_text()
+        self._parameter_file.write_text(BUDGET.sub(rf"\g<1>{max_trial_count}", text))
         return self.resume()
 
     def trials(self) -> "pandas.DataFrame":
@@ -209,12 +213,11 @@ def attach(name: str) -> Handle:
 
 
 def _metrics(experiment: Experiment, answer: Answer | None) -> dict[str, float]:
-    """By name, as they were measured; of a trial that was stopped early its own last objective."""
+    """By name, as they were measured; of a trial that was stopped early its own last objective alone."""
     if answer is None or answer.values is None or answer.source == "failed":
         return {}
-    pairs = zip(experiment.outputs, answer.values, strict=True)
-    metrics = {output.metric: output.sign * value + output.bound for output, value in pairs}
-    if answer.objective is not None:
+    if answer.source == "stopped":
         output = experiment.outputs[experiment.objective]
-        metrics[output.metric] = output.sign * answer.objective
-    return metrics
+        return {} if answer.objective is None else {output.metric: output.sign * answer.objective}
+    pairs = zip(experiment.outputs, answer.values, strict=True)
+    return {output.metric: output.sign * value + output.bound for output, value in pairs}

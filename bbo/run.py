@@ -119,7 +119,8 @@ class Run:
 
     def note_end(self, status: int, reason: str | None) -> None:
         """Write end.json: how the last start ended; it is not there while a run is under way."""
-        write_json(self.end_file, {"status": status, "reason": reason})
+        with suppress(OSError):  # a full disk may be the very reason
+            write_json(self.end_file, {"status": status, "reason": reason})
 
     def end(self) -> tuple[int, str | None] | None:
         """Exit status and reason; None where there is no such note, as after a kill."""

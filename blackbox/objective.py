@@ -167,7 +167,7 @@ def _evaluate(
             host=socket.gethostname(),
             slot=job["slot"],
             job=job["id"],
-            seed=int(hyperparameters.get("seed", 0)),
+            seed=seed if isinstance(seed := hyperparameters.get("seed"), int) else 0,
             attempts=item["attempts"],
             reason=reason,
             versions={"bbo": bbo.__version__, "python": platform.python_version()},

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 import bbo
-from bbo.huggingface import lora_settings, training_settings
+from bbo.huggingface import OF_LORA, lora_settings, training_settings
+from blackbox.hyperparameters import Training
 from tests.conftest import ROOT
 
 TINY = ROOT / "blackbox" / "tiny"
@@ -133,6 +134,21 @@ def test_what_is_not_offered_is_refused_by_name(here: Path) -> None:
             "weight_decay": 0.1
         }
     assert not list(here.iterdir())
+
+
+def test_an_untouched_setting_means_here_what_it_means_there() -> None:
+    import transformers  # noqa: PLC0415
+    from peft import LoraConfig  # noqa: PLC0415
+
+    ours, arguments, lora = Training(), transformers.TrainingArguments(), LoraConfig()
+    chosen = {"per_device_train_batch_size", "gradient_accumulation_steps", "report_to"}  # by Training.batch; none
+    shared = {name for name in Training.model_fields if hasattr(arguments, name)} - chosen
+    assert len(shared) == 13
+    assert {name: getattr(ours, name) for name in shared} == {name: getattr(arguments, name) for name in shared}
+    assert ours.batch(1).size == arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    assert {name: getattr(ours, name) for name in OF_LORA.values()} == {
+        name: getattr(lora, theirs) for theirs, name in OF_LORA.items()
+    }
 
 
 @pytest.mark.parametrize(

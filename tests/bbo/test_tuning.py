@@ -69,6 +69,10 @@ def test_a_callable_from_beginning_to_end(here: Path, capsys: pytest.CaptureFixt
         cli.app(["run", *handle.command.split()[2:]])
     assert status.value.code == 0
     assert "replaying 4 of 4" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as status:
+        cli.app(["confirm", "trial", "--top", "1", "--seeds", "1"])
+    assert status.value.code == 0
+    assert bbo.attach("trial").get_optimal_hyperparameters() == best
 
 
 def test_the_same_name_resumes_after_any_kill(here: Path) -> None:
