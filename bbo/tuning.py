@@ -90,6 +90,7 @@ def tune(  # noqa: PLR0913 - as many as KatibClient.tune has
     arguments, and then leaves nothing on disk.
     """
     _check_names(name, objective, objective_type, backend, of_katib)
+    _check_values(objective_goal, env_per_trial)
     source = None if isinstance(objective, str) else function.source_of(objective)
     run = Run((Path("runs") / name).absolute())
     folder = run.parameters.relative_to(Path.cwd())
@@ -152,6 +153,14 @@ def _check_names(name: str, objective: Any, kind: str, backend: str, of_katib: M
             raise TypeError(f"tune() got an unexpected keyword argument {argument!r}")
     if backend == "local" and of_katib:
         raise InputError(*(f"{argument}: is for backend='katib': {OF_KATIB[argument]}" for argument in of_katib))
+
+
+def _check_values(goal: object, environment: Mapping[str, str]) -> None:
+    if goal is not None and (isinstance(goal, bool) or not isinstance(goal, int | float)):
+        raise InputError(f"objective_goal: must be a number, got {goal!r}")
+    for name, value in environment.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise InputError(f"env_per_trial: {name}: must be text, got {value!r}")
 
 
 def _checked(name: str, document: str) -> Experiment:

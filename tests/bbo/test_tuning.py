@@ -151,6 +151,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"algorithm_settings": {"seed": 1}}, "algorithm_settings: SEED: other arguments of tune say it"),
     ({"early_stopping": "median"}, "early_stopping: means nothing to a callable: it has no epochs"),
     ({"num_procs_per_worker": 2}, "num_procs_per_worker: means nothing to a callable: it is called in one process"),
+    ({"objective_goal": "0.1"}, "objective_goal: must be a number, got '0.1'"),
+    ({"env_per_trial": {"TOKEN": 1}}, "env_per_trial: TOKEN: must be text, got 1"),
+    ({"resources_per_trial": {"gpu": 64}}, "resources_per_trial: gpu: 64 asked for, but this machine shows"),
+    ({"algorithm_name": "pbt"}, "hp_space: pbt needs a variable that may change within a training"),
     ({"max_failed_trial_count": 0}, "max_failed_trial_count: input should be greater than or equal to 1, got 0"),
     ({"parallel_trial_count": 0}, "parallel_trial_count: must be at least 1, got 0"),
 ]  # fmt: skip
