@@ -1,11 +1,7 @@
 """`bbo ...`: the commands around a run. Those that need a language model start the blackbox's programs."""
 
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -55,12 +51,7 @@ def run(context: typer.Context) -> None:
 def stop(run: RUN) -> None:
     """End a run that another terminal drives, as Ctrl-C would there; the same command continues it."""
     where = find_run(run)
-    process, host = where.driver()
-    if host != socket.gethostname():
-        raise InputError(f"{where.folder}: driven by process {process} on {host}: stop it there")
-    os.kill(process, signal.SIGTERM)
-    while where.is_driven():
-        time.sleep(0.1)
+    where.stop()
     print(f"{where.folder}: stopped after {len(where.log().answers)} answers; the same command continues it")
 
 

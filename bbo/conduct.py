@@ -49,6 +49,7 @@ class Conduct:
         started, is_new = time.monotonic(), not self.run.folder.exists()
         with self.run.driven():
             drives = begin(self.run.settle(self.about, libraries))
+            self.run.end_file.unlink(missing_ok=True)
             console = Console()
             display = Display(self.run, self.experiment, self.store, self.budget, console)
             status, reason = 0, None
@@ -59,7 +60,8 @@ class Conduct:
                 status, reason = ended.status, str(ended)
             except MachineError as error:
                 status, reason = 3, str(error)
-            except InputError:
+            except InputError as error:
+                self.run.note_end(1, str(error))
                 if is_new and not drives.log.answers:
                     self.run.remove()
                 raise
@@ -68,9 +70,11 @@ class Conduct:
             base, seconds = self.run.base_score(), time.monotonic() - started
             for line in summary(self.experiment, self.store, drives.log, base, seconds, self.x0):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
+            status = status or (0 if front_of(self.experiment, drives.log) else 3)
+            self.run.note_end(status, reason)
         if reason is not None:
             errors().print(f"stopped: {reason}\ncontinue with: {self.command}")
-        return status or (0 if front_of(self.experiment, drives.log) else 3)
+        return status
 
 
 def errors() -> Console:
@@ -99,6 +103,8 @@ def common_options() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--run", metavar="NAME_OR_PATH", help="run folder (default: runs/<FILE's stem>, with -OPTIMIZER if not NOMAD)")
     add("--store", metavar="DIR", type=Path, help="evaluations, may be shared (default: <run>/evals)")
+    goal = "stop when the objective is there, at V or better, with the sign that it is measured with"
+    add("--goal", metavar="V", type=float, help=goal)
     add("--max-hours", type=_positive, metavar="H", help="stop after H hours of wall time")
     add("--max-gpu-hours", type=_positive, metavar="H", help="stop after H GPU-hours of training")
     return parser
@@ -126,7 +132,9 @@ def limits_of(experiment: Experiment, options: argparse.Namespace) -> Limits:
     """Raises InputError for a limit that could never be reached."""
     if options.max_gpu_hours is not None and not gpus_of(executor_of(experiment.resources, Path()).devices):
         raise InputError("--max-gpu-hours: this run uses no GPU, there is nothing to count (use --max-hours)")
-    return Limits(options.max_hours, options.max_gpu_hours)
+    if options.goal is not None and len(experiment.objectives) > 1:
+        raise InputError(f"--goal: is for one objective, this run has {len(experiment.objectives)}")
+    return Limits(options.max_hours, options.max_gpu_hours, options.goal)
 
 
 def about_experiment(experiment: Experiment, commands: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -95,6 +95,8 @@ class Resources(BaseModel):
     """Seconds one evaluation may train and score; longer is a failure of the point."""
     max_failed: int = Field(5, ge=1)
     """Failed evaluations in a row that stop a run."""
+    max_failed_total: int | None = Field(None, ge=1)
+    """Failed evaluations that stop it, in a row or not."""
 
     @field_validator("ray", "slurm", mode="before")
     @classmethod

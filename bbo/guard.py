@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -10,18 +10,25 @@ from typing import Protocol
 
 from bbo.errors import InputError, MachineError
 from bbo.experiment import Experiment
+from bbo.front import is_good
 from bbo.run import Run
 from bbo.runlog import RunLog, Stop
 from bbo.session import Session
 from bbo.store import Store
 
+NO_REASON = "no reason noted"
+
 
 @dataclass(frozen=True)
 class Limits:
-    """When to end a run early. Hours of wall time, and of GPUs x time in trained evaluations."""
+    """When to end a run early."""
 
     max_hours: float | None = None
+    """Of wall time."""
     max_gpu_hours: float | None = None
+    """GPUs x time in trained evaluations."""
+    goal: float | None = None
+    """What the objective is to reach, with its true sign."""
 
 
 class Ended(Exception):
@@ -71,6 +78,8 @@ class Guard:
     """Keys of the evaluations in `_gpu_seconds`."""
     _seen: int = 0
     """Answers in the log that were looked at for it."""
+    _compared: int = 0
+    """Answers in the log that were compared with the goal."""
 
     def look(self, watch: Watch) -> None:
         """Read the log and show it. Raises Ended."""
@@ -82,11 +91,13 @@ class Guard:
             raise Ended(f"--max-hours {self.limits.max_hours:g} is over", 0)
         if self.limits.max_gpu_hours is not None and self._gpu_hours() > self.limits.max_gpu_hours:
             raise Ended(f"--max-gpu-hours {self.limits.max_gpu_hours:g} is spent", 0)
-        in_a_row = failed_in_a_row(self.log)
-        if len(in_a_row) >= self.experiment.resources.max_failed:
-            reasons = "; ".join(dict.fromkeys(in_a_row))
-            retry = f"`bbo retry {self.run.folder}` forgets them"
-            raise Ended(f"{len(in_a_row)} evaluations in a row failed (resources.max_failed): {reasons}; {retry}", 3)
+        if self.limits.goal is not None:
+            self._end_at(self.limits.goal)
+        resources, in_a_row = self.experiment.resources, failed_in_a_row(self.log)
+        if (most := resources.max_failed_total) is not None and len(failed := failed_in_all(self.log)) >= most:
+            raise self._failed(f"{len(failed)} evaluations failed (resources.max_failed_total)", failed)
+        if len(in_a_row) >= resources.max_failed:
+            raise self._failed(f"{len(in_a_row)} evaluations in a row failed (resources.max_failed)", in_a_row)
 
     def stopped(self, session: Session) -> Stop | None:
         """The need for a replay, where the blackbox noted one in this session. Raises what else it noted."""
@@ -121,6 +132,22 @@ class Guard:
             for name, handler in before.items():
                 signal.signal(name, handler)
 
+    def _end_at(self, goal: float) -> None:
+        """Raise Ended where an evaluation of the run's has reached the goal, and its constraints hold."""
+        new, self._compared = self.log.arrived[self._compared :], len(self.log.arrived)
+        output = self.experiment.outputs[self.experiment.objective]
+        for answer in new:
+            ask = self.log.asks[answer.number - 1]
+            if ask.native or ask.surrogate or answer.values is None or not is_good(self.experiment, answer):
+                continue
+            if answer.values[self.experiment.objective] <= output.sign * goal:
+                value = output.sign * answer.values[self.experiment.objective]
+                raise Ended(f"--goal {goal:g} is reached: {output.metric} {value:.6g} of #{ask.number}", 0)
+
+    def _failed(self, what: str, reasons: Iterable[str]) -> Ended:
+        several = "; ".join(dict.fromkeys(reasons))
+        return Ended(f"{what}: {several}; `bbo retry {self.run.folder}` forgets them", 3)
+
     def _gpu_hours(self) -> float:
         new, self._seen = self.log.arrived[self._seen :], len(self.log.arrived)
         for answer in new:
@@ -134,6 +161,12 @@ class Guard:
         return self._gpu_seconds / 3600
 
 
+def failed_in_all(log: RunLog) -> list[str]:
+    """The reasons of all failed evaluations, the first one first."""
+    answers = (log.answers.get(ask.number) for ask in log.driven)
+    return [answer.reason or NO_REASON for answer in answers if answer is not None and answer.source == "failed"]
+
+
 def failed_in_a_row(log: RunLog) -> list[str]:
     """The reasons of the failed evaluations at the end of the log, latest first."""
     reasons = []
@@ -143,5 +176,5 @@ def failed_in_a_row(log: RunLog) -> list[str]:
             continue
         if answer.source != "failed":
             break
-        reasons.append(answer.reason or "no reason noted")
+        reasons.append(answer.reason or NO_REASON)
     return reasons

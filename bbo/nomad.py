@@ -199,7 +199,7 @@ def _foreign(problem: Problem, options: argparse.Namespace) -> int:
     """A blackbox that is not ours: plain NOMAD, without run folder, as the native executable would run it."""
     if "$blackbox" in problem.bb_exe:
         raise InputError(f"{problem.where('BB_EXE')}: BB_EXE must be $python3 $-m $blackbox NAME.yaml")
-    ours = (options.run, options.store, options.dry_run, options.max_hours, options.max_gpu_hours)
+    ours = (options.run, options.store, options.dry_run, options.max_hours, options.max_gpu_hours, options.goal)
     if any(ours):
         raise InputError(
             f"{problem.where('BB_EXE')}: BB_EXE names no experiment of ours, so options of runs mean nothing"

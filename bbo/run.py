@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,11 @@ class Run:
         self.index_file = folder / "index.sqlite"
         self.native_index_file = folder / "native.sqlite"
         self.preflight_file = folder / "preflight.json"
+        self.end_file = folder / "end.json"
+        self.parameters = folder / "params"
+        """The params pair, where `bbo.tune` wrote it."""
+        self.driver_log = folder / "driver.log"
+        """What the run's process says, where `bbo.tune` started it."""
         self.worker_file = folder / "worker.json"
         self.blackbox_log = folder / "blackbox.log"
         self.nomad_log = folder / "nomad.log"
@@ -112,6 +118,28 @@ class Run:
             rule = rule.format(evals=self.evals)
             raise InputError(f"{self.folder}: this run was begun with other settings: {'; '.join(changed)} ({rule})")
         return then
+
+    def note_end(self, status: int, reason: str | None) -> None:
+        """Write end.json: how the last start ended; it is not there while a run is under way."""
+        with suppress(OSError):  # a full disk may be the very reason
+            write_json(self.end_file, {"status": status, "reason": reason})
+
+    def end(self) -> tuple[int, str | None] | None:
+        """Exit status and reason; None where there is no such note, as after a kill."""
+        try:
+            content = json.loads(self.end_file.read_text())
+        except FileNotFoundError:
+            return None
+        return content["status"], content["reason"]
+
+    def stop(self) -> None:
+        """End who drives it, in order. Raises InputError where nobody does, or somebody on another host."""
+        process, host = self.driver()
+        if host != socket.gethostname():
+            raise InputError(f"{self.folder}: driven by process {process} on {host}: stop it there")
+        os.kill(process, signal.SIGTERM)
+        while self.is_driven():
+            time.sleep(0.1)
 
     def driver(self) -> tuple[int, str]:
         """Process and host of who drives the run. Raises InputError where nobody does."""

@@ -36,7 +36,7 @@ def summary(
     if best:
         evaluations = [store.evaluation(ask.key) for ask, _ in best]
         kept = [weights for evaluation in evaluations if (weights := evaluation.weights)]
-        none = "none on disk (the toy has none; see resources.keep)"
+        none = "none on disk (see resources.keep)"
         what = kept[0].name if kept else "adapter"
         several = f"{len(kept)} of the front in {store.root}/*/{what}"
         where = none if not kept else str(kept[0]) if len(experiment.objectives) == 1 else several

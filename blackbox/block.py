@@ -23,8 +23,9 @@ from bbo.run import Run
 from bbo.space import Point
 from bbo.stopping import Judge
 from bbo.store import ROOT, Evaluation, Result, Stopped, Store, key_of
-from blackbox import toy
+from blackbox import objective, toy
 from blackbox.jobs import Candidate, Jobs, measures_the_machine
+from blackbox.objective import is_callable
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.scores import qa
@@ -43,8 +44,9 @@ class Blackbox:
         self.experiment = experiment
         self.store = store
         self.preflight_file = preflight_file
-        self.settings: Settings | None = None if experiment.model == "toy" else read_settings(experiment)
-        """None for the toy."""
+        trains = not (experiment.model == "toy" or is_callable(experiment))
+        self.settings: Settings | None = read_settings(experiment) if trains else None
+        """None for the toy and for a callable."""
         check_outputs(experiment)
 
     @cached_property
@@ -73,10 +75,19 @@ class Blackbox:
         return Fingerprints(self.store)
 
     def training(self, hyperparameters: Mapping[str, Any]) -> Training | toy.ToyTraining:
-        """The training section with these values in it. Raises InputError for a name or a value it does not take."""
+        """The training section with these values in it, but for a callable.
+
+        Raises InputError for a name or a value it does not take.
+        """
         if self.settings is not None:
             return self.settings.training_for(hyperparameters)
         return toy.training_for(self.experiment, hyperparameters)
+
+    def seed(self, hyperparameters: Mapping[str, Any]) -> int:
+        """The training's seed at these values. Raises InputError for a callable that is given none."""
+        if is_callable(self.experiment):
+            return objective.seed_of(self.experiment)
+        return self.training(hyperparameters).seed
 
     def candidate(
         self,
@@ -91,17 +102,22 @@ class Blackbox:
 
         Raises InputError where they make no valid training, or where the parent's state is not there.
         """
+        key = self._key(hyperparameters, fidelity, parent)
+        self._require_state(key, parent)
+        return Candidate(key, hyperparameters, point, fidelity, parent)
+
+    def _key(self, hyperparameters: Mapping[str, Any], fidelity: Mapping[str, float], parent: str | None) -> str:
+        if is_callable(self.experiment):
+            digest = self._fingerprints.of_file
+            return key_of(objective.determinants(self.experiment, hyperparameters, fidelity, parent, digest))
         training = self.training(hyperparameters)
         if isinstance(training, toy.ToyTraining):
             about = {"recipe": RECIPE, "model": "toy", "training": training.determinants()}
             if fidelity:
                 about["fidelity"] = fidelity
-            key = key_of(about | ({"parent": parent} if parent else {}))
-        else:
-            assert self.settings is not None
-            key = evaluation_key(self.settings, training, self.processes, self._fingerprints, fidelity, parent)
-        self._require_state(key, parent)
-        return Candidate(key, hyperparameters, point, fidelity, parent)
+            return key_of(about | ({"parent": parent} if parent else {}))
+        assert self.settings is not None
+        return evaluation_key(self.settings, training, self.processes, self._fingerprints, fidelity, parent)
 
     def _require_state(self, key: str, parent: str | None) -> None:
         if parent is None or parent == ROOT or self.store.evaluation(key).result() is not None:
@@ -141,13 +157,15 @@ class Blackbox:
 
     def preflight(self) -> Preflight:
         """The record of this experiment's preflight in its run folder, as it stands."""
-        assert self.settings is not None
+        if self.settings is None:
+            return Preflight(self.preflight_file, self.experiment, "", self.store)
         about = {**common(self.settings, self._fingerprints), "training": self.experiment.training}
         return Preflight(self.preflight_file, self.experiment, key_of(about), self.store)
 
     def resident(self, launcher: Sequence[str], job_file: Path) -> Resident | None:
         """Who does the job; None where each is a process of its own, as those of several processes are."""
-        if self.experiment.resources.worker == "fresh" or self.processes > 1 or measures_the_machine(self.experiment):
+        fresh = self.experiment.resources.worker == "fresh" or self.processes > 1
+        if self.settings is None or fresh or measures_the_machine(self.experiment):
             return None
         driven = RUN in os.environ and os.environ.get(lifeline.ENVIRONMENT) == "1"
         note = Run(self.preflight_file.parent).worker_file
@@ -198,13 +216,14 @@ class Blackbox:
             self._train(others, lambda: self._tell_known(waiting, told, "trained"))
 
     def _jobs(self) -> Jobs:
-        self.preflight().ensure(self.executor)
+        if self.settings is not None:
+            self.preflight().ensure(self.executor)
         about = self.experiment, self.store, self.wanted
         return Jobs(*about, self.executor, self.processes, self.preflight(), self.resident)
 
     def _train(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
         """Record a result for each candidate, or where it was stopped; all claims are ours."""
-        jobs = None if self.settings is None else self._jobs()
+        jobs = None if self.experiment.model == "toy" else self._jobs()
         evaluations = {candidate.key: self.store.evaluation(candidate.key) for candidate in candidates}
         for candidate in candidates:
             point = "" if candidate.point is None else format_point(candidate.point) + "\n"
@@ -222,7 +241,9 @@ class Blackbox:
 
 
 def check_outputs(experiment: Experiment) -> None:
-    """Raise InputError for outputs that no evaluation measures."""
+    """Raise InputError for outputs that no evaluation measures. What a callable measures only its calls show."""
+    if is_callable(experiment):
+        return
     no_tasks = experiment.model == "toy" or experiment.task == "classification"
     measured = (*measured_by(experiment), *(qa.METRICS if experiment.task == qa.TASK else ()))
     for output in experiment.outputs:

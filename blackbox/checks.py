@@ -14,6 +14,7 @@ from bbo.stopping import refusal, stopping_of
 from bbo.store import Store
 from blackbox.block import Blackbox
 from blackbox.launch import launch_command
+from blackbox.objective import check, is_callable
 from blackbox.scores import qa
 from blackbox.scores.requests import Wanted
 from blackbox.scores.settings import HUMANEVAL
@@ -30,6 +31,10 @@ def quick(experiment: Experiment, stopping: str | None = None, budget: int | Non
     `stopping` is the rule where it is not the YAML's, `budget` how many evaluations there will be.
     """
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
+    if is_callable(experiment):
+        check(experiment, stopping_of(experiment, stopping))
+        slots_of(experiment.resources.gpus_per_job, experiment.resources.cpus_per_job)  # does this machine have them?
+        return
     problems = _bad_corners(experiment, blackbox) or _useless_rule(experiment, blackbox, stopping, budget)
     if blackbox.settings is not None:
         problems += _missing_files(experiment, blackbox.settings)
@@ -115,7 +120,9 @@ def plan(experiment: Experiment) -> list[str]:
     Raises InputError for what is wrong with the sections themselves.
     """
     lines = ["launch: none, the toy is computed by the blackbox itself"]
-    if experiment.model != "toy":
+    if is_callable(experiment):
+        lines = ["launch: python -m blackbox.objective JOB.json"]
+    elif experiment.model != "toy":
         settings = read_settings(experiment)
         resources = experiment.resources
         gpus = min(1, len(visible_gpus())) if resources.gpus_per_job is None else resources.gpus_per_job
@@ -188,7 +195,7 @@ def full(experiment: Experiment) -> dict[str, Any]:
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
     settings = blackbox.settings
     if settings is None:
-        return {"model": "toy"}
+        return {"model": experiment.model}
     folder = find_model(settings.model, settings.base)
     tokenizer = load_tokenizer(folder)
     data, report = examine_for(settings, tokenizer)

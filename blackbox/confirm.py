@@ -65,7 +65,7 @@ def _planned(blackbox: Blackbox, request: Mapping[str, Any]) -> dict[tuple[int, 
                 f"{each['key']}: model, data, settings or the trainer have changed since this was evaluated: other "
                 "seeds would be compared with something else; run the search again"
             )
-        first = blackbox.training(hyperparameters).seed + 1
+        first = blackbox.seed(hyperparameters) + 1
         for seed in range(first, first + request["seeds"]):
             candidate = blackbox.candidate({**hyperparameters, "seed": seed}, point, fidelity)
             planned[number, seed] = candidate

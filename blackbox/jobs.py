@@ -16,6 +16,7 @@ from bbo.stopping import Asked
 from bbo.store import ROOT, Result, Score, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launcher
+from blackbox.objective import command, is_callable
 from blackbox.preflight import Preflight
 from blackbox.scores.requests import Request, Wanted
 
@@ -107,7 +108,7 @@ class Jobs:
     def _share(self, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
         """Deal the block out over the slots, at most `resources.pack` points to a job."""
         size = -(-len(candidates) // self.executor.count())
-        alone = self.processes > 1 or measures_the_machine(self.experiment)
+        alone = self.processes > 1 or measures_the_machine(self.experiment) or is_callable(self.experiment)
         size = 1 if alone else min(size, self.experiment.resources.pack or size)
         return [list(candidates[i : i + size]) for i in range(0, len(candidates), size)]
 
@@ -128,13 +129,18 @@ class Jobs:
 
         limit = self.experiment.resources.time_limit
         words, environment = launcher(processes, self.executor.devices, self.experiment.accelerate)
+        arguments = [*words, "blackbox.train", str(file)]
+        seconds = None if limit is None else START_SECONDS + limit * len(job)
+        if is_callable(self.experiment):
+            arguments, environment = command(file)
+            seconds = limit
         return Launch(
             job=name,
-            arguments=[*words, "blackbox.train", str(file)],
+            arguments=arguments,
             log=file.with_suffix(".log"),
             prepare=prepare,
             environment=environment,
-            seconds=None if limit is None else START_SECONDS + limit * len(job),
+            seconds=seconds,
             milestones=[file for candidate in job for file in self.store.evaluation(candidate.key).milestones],
             # A point that saw a process die gets its own.
             resident=self.resident(words, file) if attempt == 1 else None,

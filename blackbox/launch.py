@@ -42,7 +42,7 @@ def launcher(
     With a configuration file of `accelerate config` that file decides about all but job and processes. Raises
     InputError where it asks for what the trainer cannot honour.
     """
-    environment = {"PYTHONPATH": _python_path(), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {"PYTHONPATH": python_path(), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
     threads = str(1 if gpus_of(devices) else max(1, len(devices) // processes))
     if not gpus_of(devices):
         environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", **SHARED_CORES}
@@ -99,6 +99,6 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """The trainer finds this project also where it is not installed and the working directory is elsewhere."""
     return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

@@ -90,7 +90,7 @@ def _plan(searched: Searched, good: Good, request: Mapping[str, Any]) -> Plan:
     experiment = replace(searched.experiment, source=source, resources=resources)
     blackbox = Blackbox(experiment, searched.store, searched.run.preflight_file)
     if blackbox.settings is None:
-        raise InputError(f"{searched.run.folder}: the toy trains no model")
+        raise InputError(f"{searched.run.folder}: no model is trained there")
     hyperparameters = dict(good.hyperparameters)
     if request["epochs"] is not None:
         hyperparameters["num_train_epochs"] = request["epochs"]

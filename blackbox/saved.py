@@ -14,6 +14,7 @@ from bbo.errors import InputError
 from bbo.experiment import Experiment, read_experiment
 from bbo.run import find_run
 from bbo.store import Evaluation
+from blackbox.objective import is_callable
 from blackbox.settings import ModelSettings, read_settings
 
 CONFIG = "adapter_config.json"
@@ -92,8 +93,8 @@ def of_good(good: Good, experiment: Experiment | None = None) -> Saved:
 def of_evaluation(evaluation: Evaluation, experiment: Experiment | None = None) -> Saved:
     """Raises InputError with the command that trains it again where its adapter was not kept."""
     experiment = experiment or read_experiment(evaluation.experiment_file)
-    if experiment.model == "toy":
-        raise InputError(f"{evaluation.folder}: the toy trains no model")
+    if experiment.model == "toy" or is_callable(experiment):
+        raise InputError(f"{evaluation.folder}: no model is trained there")
     weights = evaluation.weights
     if weights is None:
         again = f"python -m blackbox.eval {evaluation.point_file} --again"

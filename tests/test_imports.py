@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"errors", "lifeline", "processes"},
-    {"space", "claims", "program", "jobscript"},
+    {"space", "claims", "program", "jobscript", "search", "function"},
     {"points", "store", "grammar"},
     {"keywords", "command", "variables", "document", "runlog"},
     {"problem", "experiment", "run", "mads", "lineage"},
@@ -22,9 +22,9 @@ LAYERS = [
     {"driver", "display"},
     {"summary"},
     {"conduct", "reports"},
-    {"nomad", "status", "listing"},
-    {"optimize", "race", "confirm"},
-    {"compare", "after", "look", "submit"},
+    {"nomad", "status", "listing", "huggingface"},
+    {"optimize", "race", "confirm", "handle", "draft"},
+    {"compare", "after", "look", "submit", "tuning"},
     {"cli"},
 ]
 """From the ground up: a module of bbo imports only from layers below its own (or, within a parser, beside it)."""
@@ -65,11 +65,11 @@ def test_layers() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["bbo.cli", "bbo.nomad", "bbo.optimize", "blackbox.__main__", "blackbox.eval", "blackbox.preflight",
-     "blackbox.checks"],
+    ["bbo.cli", "bbo.nomad", "bbo.optimize", "bbo.tuning", "blackbox.__main__", "blackbox.eval", "blackbox.preflight",
+     "blackbox.checks", "blackbox.objective"],
 )  # fmt: skip
 def test_starts_without_heavy_libraries(module: str) -> None:
-    heavy = "('torch', 'transformers', 'peft', 'accelerate', 'datasets', 'numpy', 'optuna')"
+    heavy = "('torch', 'transformers', 'peft', 'accelerate', 'datasets', 'numpy', 'optuna', 'pandas')"
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

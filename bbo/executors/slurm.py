@@ -131,7 +131,8 @@ class Task:
         milestones = shlex.join(str(file.absolute()) for file in self.launch.milestones)
         base = shlex.quote(str(self.launch.log.absolute().with_suffix("")))
         log = shlex.quote(str(self.launch.log.absolute()))
-        return f"job={base} log={log} milestones=({milestones})\n  command=({shlex.join([*command, *self.launch.arguments])})"
+        about = f"job={base} log={log} milestones=({milestones})"
+        return f"{about}\n  command=({shlex.join([*command, *self.launch.arguments])})"
 
     def status(self) -> int | None:
         """Exit status once it has ended by itself."""

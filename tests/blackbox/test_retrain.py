@@ -124,4 +124,4 @@ def test_the_card_of_a_whole_model(run: Path, here: list[int], capsys: pytest.Ca
 def test_the_toy_is_refused(command: Callable[..., Any], toy: Callable[..., Path], tmp_path: Path) -> None:
     command("bbo.nomad", str(toy(budget=2)), "--run", "runs/x")
     done = command("bbo.cli", "retrain", "x")
-    assert done.returncode == 1 and done.stderr == "runs/x: the toy trains no model\n"
+    assert done.returncode == 1 and done.stderr == "runs/x: no model is trained there\n"
