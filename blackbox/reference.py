@@ -121,7 +121,7 @@ def _parameter_file() -> Iterator[str]:
     yield "\nRefused, as a run could not be led through its record with them:\n"
     yield from ("| keyword | instead |", "|---|---|")
     yield from (f"| `{name}` | {reason} |" for name, reason in nomad.UNREPLAYABLE.items())
-    yield KEYWORDS_TAIL.format(ours=_code(sorted(nomad.OURS)), budget=_code(sorted(nomad.BUDGET)))
+    yield KEYWORDS_TAIL.format(ours=_code(sorted(nomad.OURS - {"PROBLEM_DIR"})), budget=_code(sorted(nomad.BUDGET)))
 
 
 def _outputs() -> Iterator[str]:
