@@ -108,9 +108,9 @@ def main() -> None:
 def page() -> str:
     """The whole page, in Markdown."""
     assert set(KEYWORDS_READ) == set(problem.READ_HERE)
-    parts = [HEAD, *_parameter_file(), YAML_HEAD, *_table(Entries), *_outputs()]
+    parts = [HEAD, *_parameter_file(), YAML_HEAD, *table(Entries), *_outputs()]
     for heading, sentence, schema in SECTIONS:
-        parts += [f"## {heading}\n", *([f"{sentence}\n"] if sentence else []), *_table(schema)]
+        parts += [f"## {heading}\n", *([f"{sentence}\n"] if sentence else []), *table(schema)]
     return "\n".join(parts)
 
 
@@ -134,7 +134,7 @@ def _outputs() -> Iterator[str]:
     yield f"| `model: toy` | {_code(toy.METRICS)} |\n"
 
 
-def _table(schema: type[BaseModel]) -> Iterator[str]:
+def table(schema: type[BaseModel]) -> Iterator[str]:
     """A row for each field: name, type, default, meaning."""
     types = schema.model_json_schema()["properties"]
     meanings = dict(_docstrings(schema))

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,14 +64,12 @@ def say(clone: Path, command: str) -> str:
     status, words = ENDS.get(re.sub(r"\s+#.*", "", command), (0, ""))
     for pattern, shorter in SHORTER.items():
         command = re.sub(pattern, shorter, command)
-    began = time.monotonic()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-c", command], cwd=clone, env=os.environ | {"PATH": path, "PYTHONPATH": str(clone)},
         capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
     said = done.stdout + done.stderr
-    print(f"{time.monotonic() - began:6.1f} s  {command}", file=sys.stderr)
     assert done.returncode == status, f"{command}\n{said}"
     assert re.search(words, said), f"{command}\n{said}"
     return said
