@@ -1,4 +1,4 @@
-"""Rows of the reference, from a schema with a field of each kind; that the page is made from ours: tests/test_docs.py."""
+"""Rows of the reference, from a schema with a field of each kind. tests/test_docs.py holds the page to our schema."""
 
 from typing import Literal
 
