@@ -86,7 +86,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("stopping", "[Early stopping](stopping.md).", Stopping),
     ("fidelity", "`fidelity: {NAME: FIDELITY}`. `full` is always there.", Fidelity),
 )
-"""Heading, sentence, schema. What has entries of its own in another section links to it by the schema's class."""
+"""Heading, sentence, schema."""
 
 KEYWORDS_READ = {
     "DIMENSION": "how many free variables the YAML has",
@@ -109,9 +109,20 @@ def page() -> str:
     """The whole page, in Markdown."""
     assert set(KEYWORDS_READ) == set(problem.READ_HERE)
     parts = [HEAD, *_parameter_file(), YAML_HEAD, *table(Entries), *_outputs()]
-    for heading, sentence, schema in SECTIONS:
+    for heading, sentence, schema in _sections():
         parts += [f"## {heading}\n", *([f"{sentence}\n"] if sentence else []), *table(schema)]
     return "\n".join(parts)
+
+
+def _sections() -> Iterator[tuple[str, str, type[BaseModel]]]:
+    """SECTIONS, each followed by those that stand within it."""
+    known = [schema for *_, schema in SECTIONS]
+    for heading, sentence, schema in SECTIONS:
+        yield heading, sentence, schema
+        for name, info in schema.model_fields.items():
+            inner = info.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and inner not in known:
+                yield f"{heading}.{name}", "", inner
 
 
 def _parameter_file() -> Iterator[str]:
@@ -159,7 +170,7 @@ def _docstrings(schema: type[BaseModel]) -> Iterator[tuple[str, str]]:
                     yield statement.target.id, " ".join(str(text.value).split()).replace("|", "\\|")
 
 
-LINKS = {schema.__name__: heading for heading, _, schema in SECTIONS}
+LINKS = {schema.__name__: heading for heading, _, schema in _sections()}
 WORDS = {
     "string": "text",
     "integer": "whole number",
@@ -176,7 +187,7 @@ def _type(entry: Mapping[str, Any]) -> str:
     """A JSON schema in words."""
     if "$ref" in entry:
         name = LINKS[entry["$ref"].rpartition("/")[2]]
-        return f"[{name}](#{name})"
+        return f"[{name}](#{name.replace('.', '')})"
     if "anyOf" in entry:
         types = dict.fromkeys(_type(each) for each in entry["anyOf"] if each.get("type") != "null")
         return "value" if len(types) >= ANY else " or ".join(types)
