@@ -3,21 +3,28 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := benchmarks/results
 
-.PHONY: demo test check format bench
+.PHONY: demo test check format docs bench
 demo: .venv/ready
 	$(BIN)/nomad params/quickstart.txt
 
 test: .venv/extras
 	$(BIN)/python -m pytest
 
+# mkdocs: --strict counts no warnings under --quiet
 check: .venv/extras
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict
 
 format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# the documentation's site, in site/; what its reference says of the YAML is made from the schema
+docs: .venv/extras
+	$(BIN)/python -m blackbox.reference > Docs/reference.md
+	$(BIN)/mkdocs build --strict
 
 # overhead of the harness, the certificate, packs against Trainer + PEFT; tokens per second where there is a GPU
 bench: .venv/ready

@@ -136,6 +136,7 @@ class Stopping(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Rule = "none"
+    """Optuna's pruner that decides."""
     min_epochs: int = Field(1, ge=1)
     """Epochs that every evaluation gets: the first rung."""
     reduction_factor: int = Field(3, ge=2)
@@ -179,25 +180,35 @@ class Output:
         return float("inf") if self.kind == "OBJ" else 0.0
 
 
-class _Document(BaseModel):
-    """The YAML's shape."""
+class Entries(BaseModel):
+    """What may stand in params/NAME.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Literal["instruct", "classification", "qa"] = "instruct"
+    """What is learnt: responses to instructions, the class of a text, or answers to questions about a text."""
     model: dict[str, Any] | Literal["toy"]
+    """The base model; `toy` is a closed form that trains nothing."""
     data: dict[str, Any] = {}
+    """What is trained and validated on."""
     space: dict[str, Variable]
+    """The variables: names of training settings, in the order of a point's coordinates."""
     training: dict[str, Any] = {}
+    """The settings that are no variables."""
     outputs: list[str] = Field(min_length=1)
+    """A number each per point, as BB_OUTPUT_TYPE has them: `NAME`, `-NAME`, `NAME <= BOUND` or `NAME >= BOUND`."""
     objectives: int = Field(1, ge=1)
     """How many outputs, counted from the first that is no constraint, are objectives; the others are recorded."""
     scores: dict[str, Any] = {}
+    """How benchmarks among the outputs are scored."""
     allow_dead: list[str] = []
     """Variables that may change nothing, as far as a preflight can see."""
     resources: Resources = Resources()
+    """What an evaluation may use, and what is kept of it."""
     stopping: Stopping = Stopping()
+    """When evaluations are left early; a rule's name alone will do."""
     fidelity: dict[str, Fidelity] = {}
+    """Shorter trainings by name, for `--fidelity NAME` and NOMAD's SURROGATE_EXE."""
     accelerate: str | None = None
     """A configuration file of `accelerate config` for the launch of each job."""
     relative_to: str | None = None
@@ -298,7 +309,7 @@ class Experiment:
     def locate(self, message: str) -> InputError:
         """`data.train: no rows` -> `params/x.yaml:9: data.train: no rows`; other messages as they are."""
         place, colon, sentence = message.partition(": ")
-        known = place.split(".")[0] in _Document.model_fields
+        known = place.split(".")[0] in Entries.model_fields
         return self.error(place, sentence) if colon and known else InputError(message)
 
     def dump(self, training: Mapping[str, Any] = {}) -> str:
@@ -313,7 +324,7 @@ def read_experiment(path: Path) -> Experiment:
     """The checked experiment. Raises InputError with all that is wrong, each with file and line where there is one."""
     source = read_document(path)
     try:
-        document = _Document.model_validate(source.content)
+        document = Entries.model_validate(source.content)
     except ValidationError as error:
         raise InputError(*source.explain(error)) from None
     outputs = _read_outputs(document, source)
@@ -360,7 +371,7 @@ def _reductions(fidelity: Fidelity) -> dict[str, float]:
     return {name: fraction for name, fraction in fidelity if fraction < 1}
 
 
-def _read_outputs(document: _Document, source: Document) -> tuple[Output, ...]:
+def _read_outputs(document: Entries, source: Document) -> tuple[Output, ...]:
     outputs: list[Output] = []
     objectives = 0
     for index, text in enumerate(document.outputs):

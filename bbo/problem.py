@@ -19,7 +19,7 @@ from bbo.variables import BOUNDS, Point, read_bounds, read_dimension, read_input
 _OUTPUTS = {name: name for name in ("OBJ", "PB", "EB", "CNT_EVAL", "EXTRA_O")}
 _OUTPUTS |= {"CSTR": "PB", "NOTHING": "EXTRA_O", "-": "EXTRA_O", "BBO_UNDEFINED": "EXTRA_O"}
 _SPELT_OUT = ("DIMENSION", "BB_INPUT_TYPE", *BOUNDS, "X0")
-_READ_HERE = (*_SPELT_OUT, "BB_OUTPUT_TYPE", "BB_EXE", "SURROGATE_EXE")
+READ_HERE = (*_SPELT_OUT, "BB_OUTPUT_TYPE", "BB_EXE", "SURROGATE_EXE")
 _POSITIVE = ("MAX_BB_EVAL", "BB_MAX_BLOCK_SIZE")
 _MANY = 1000  # NOMAD knows 190 keywords, and asking it takes 2 ms per statement
 
@@ -67,7 +67,7 @@ class Problem:
 
     def with_settings(self, **values: object) -> "Problem":
         """The same problem with other values of scalar keywords (`MAX_BB_EVAL=20`); None removes a keyword."""
-        assert not set(values) & {*_READ_HERE}
+        assert not set(values) & {*READ_HERE}
         new = {name: f"{name} {value}" for name, value in values.items() if value is not None}
         kept = [line for line in self.lines if line.split(maxsplit=1)[0] not in values]
         settings = {name: given for name, given in self.settings.items() if name not in values}
@@ -203,7 +203,7 @@ def _canonical(
 
 def _ask_nomad(settings: Settings, dimension: int, lines: tuple[str, ...], faults: Faults) -> frozenset[str]:
     """Add what NOMAD has against each statement and, if nothing else is wrong, against all together."""
-    asked = [(name, setting) for name, given in settings.items() if name not in _READ_HERE for setting in given]
+    asked = [(name, setting) for name, given in settings.items() if name not in READ_HERE for setting in given]
     if len(asked) > _MANY:
         faults.add(0, f"a parameter file must have at most {_MANY} statements, got {len(asked)}")
         faults.end()

@@ -23,11 +23,17 @@ class Variable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     choice: tuple[Value, ...] | None = None
+    """A list of values; the coordinate is the index, from 1."""
     integer: tuple[int, int] | None = Field(None, alias="int")
+    """[lower, upper], both included; the coordinate is the value."""
     real: tuple[float, float] | None = Field(None, alias="float")
+    """[lower, upper]; the coordinate is the value."""
     log10: tuple[float, float] | None = None
+    """[lower, upper] of the exponent, which is the coordinate."""
     fixed: Value | None = None
+    """One value, and no coordinate."""
     times: str | None = None
+    """Another variable, whose value multiplies this one: alpha = m x rank."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Variable":

@@ -89,6 +89,7 @@ class Training(Section):
     method: Literal["lora", "full"] = "lora"
     """Whether an adapter is trained on the frozen model, or the model itself."""
     lora_rank: Int = Field(8, ge=1)
+    """PEFT's r."""
     lora_alpha: Float = Field(8.0, gt=0)
     lora_dropout: Float = Field(0.0, ge=0, le=1)
     """1 is legal and trains nothing."""

@@ -1,4 +1,4 @@
-"""The Alpaca + Dolly mix of seed 002: 70 % Alpaca and 30 % Dolly in Alpaca's columns, split before repeating.
+"""The Alpaca + Dolly mix of arXiv 2312.00949: 70 % Alpaca and 30 % Dolly in Alpaca's columns, split before repeating.
 
 Exact duplicates are removed, each source is split 80/20, and the training side is filled to 53,610 rows: Dolly has
 15,011 rows, its share of the training side would need more than are left, so its training rows are repeated (or not:

@@ -37,8 +37,11 @@ class ModelSettings(Section):
     path: str = Field(min_length=1)
     """A folder in Hugging Face's format, or a hub id."""
     revision: str | None = None
+    """A commit, tag or branch of the hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the frozen weights and the products."""
     attn_implementation: str | None = None
+    """As transformers has it: sdpa, eager, flash_attention_2."""
     quantization: Literal["nf4"] | None = None
     """nf4: the frozen weights in 4 bits, through bitsandbytes on a GPU (QLoRA, arXiv 2305.14314)."""
 
@@ -53,11 +56,13 @@ class Source(Section):
     """Where rows come from: a JSON, JSONL, CSV or Parquet file, or a data set on the hub."""
 
     path: str = Field(min_length=1)
+    """A .json, .jsonl, .csv or .parquet file, or the hub's id of a data set."""
     split: str = "train"
     """A split of the hub's data set, or a slice in the notation of `datasets`: train[:3000], test[10%:]."""
     name: str | None = None
     """The hub data set's configuration, as `main` of openai/gsm8k."""
     revision: str | None = None
+    """A commit, tag or branch of the hub's data set."""
 
     @field_validator("split")
     @classmethod
@@ -92,12 +97,15 @@ class Sides(Section):
     """The two sides of the data, and the length that rows are cut at."""
 
     train: Annotated[Source, BeforeValidator(_as_source)]
+    """The rows that are trained on; a path alone will do."""
     valid: Annotated[Float | Source, BeforeValidator(_as_share)]
     """A source of its own, or the share of `train` that is split off by `split_seed` and content."""
     max_length: Int = Field(512, ge=2)
     """Tokens of a whole row, prompt and response together; what is longer is cut at its end."""
     split_seed: Int = 0
+    """Of the draw of a share."""
     allow_leak: bool = False
+    """Train although rows stand on both sides."""
 
     @field_validator("valid")
     @classmethod
@@ -147,6 +155,7 @@ class QaSettings(DataSettings):
     """Questions in SQuAD's format: a row's prompt is made of context and question, its response is the first answer."""
 
     prompt: str = "qa"
+    """Which prompt, as for instructions."""
     max_new_tokens: Int = Field(32, ge=1)
     """Tokens of an answer that is scored: exact_match, f1."""
 

@@ -35,6 +35,7 @@ class ScoresSettings(Section):
     allow_code_execution: bool = False
     """Whether programs that the model writes may be run, in a sandbox: humaneval."""
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+    """By lm-eval's name, where a task is not to be scored in lm-eval's own way."""
 
     @model_validator(mode="after")
     def _sampling_is_humaneval(self) -> "ScoresSettings":
