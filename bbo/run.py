@@ -46,6 +46,7 @@ class Run:
         self.driver_log = folder / "driver.log"
         """What the run's process says, where `bbo.tune` started it."""
         self.worker_file = folder / "worker.json"
+        self.ray_log = folder / "ray.log"
         self.blackbox_log = folder / "blackbox.log"
         self.nomad_log = folder / "nomad.log"
         self.history = folder / "history.txt"

@@ -95,6 +95,16 @@ def determinants(
     return {"objective": about, "hyperparameters": {**experiment.training, **hyperparameters}}
 
 
+def inputs_of(
+    experiment: Experiment, digest: Callable[[Path], str]
+) -> tuple[dict[Path, str], dict[Path, dict[str, Any]]]:
+    """As blackbox/inputs.py says it of a model: the function's file, and the YAML with its path."""
+    file, name = experiment.section("model", CallableSettings).located(experiment.base)
+    model = {**experiment.document["model"], "callable": f"{file.resolve()}:{name}"}
+    content = {**experiment.document, "relative_to": str(experiment.base), "model": model}
+    return {file.resolve(): digest(file.resolve())}, {experiment.path.absolute(): content}
+
+
 def seed_of(experiment: Experiment) -> int:
     """The training section's. Raises InputError where the function is given none."""
     seed = experiment.training.get("seed")
