@@ -54,7 +54,7 @@ class Evaluator:
     def __enter__(self) -> "Evaluator":
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
-        # One pipe for all calls: what stays loaded between them (blackbox/resident.py) hangs on it too.
+        # One pipe for all calls: what stays loaded between them (bbo/executors/resident.py) hangs on it too.
         self._lifeline, self._our_end = os.pipe()
         return self
 

@@ -39,6 +39,7 @@ class Run:
         self.native_index_file = folder / "native.sqlite"
         self.preflight_file = folder / "preflight.json"
         self.worker_file = folder / "worker.json"
+        self.ray_log = folder / "ray.log"
         self.blackbox_log = folder / "blackbox.log"
         self.nomad_log = folder / "nomad.log"
         self.history = folder / "history.txt"

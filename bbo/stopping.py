@@ -10,7 +10,7 @@ equally long trainings only; an evaluation of another length counts for nothing.
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -210,6 +210,14 @@ def _before(asked: Asked, store: Store) -> Iterator[tuple[Curve | None, Status]]
         seen.add(ask.key)
         until = math.inf if answer.epoch is None else answer.epoch  # another run may have trained it further
         yield Curve.of(store.evaluation(ask.key), until), STATUS[answer.source]
+
+
+def compared_with(asked: Iterable[Asked | None], store: Store) -> list[Path]:
+    """The files that a judge of these looks into, beside those of the evaluation itself."""
+    runs = {each.run for each in asked if each is not None and each.stopping is not None}
+    logs = [Run(Path(run)).log_file for run in runs]
+    keys = {ask.key for log in logs for ask in RunLog(log).driven}
+    return logs + [file for key in keys if (file := store.evaluation(key).progress_file.absolute()).is_file()]
 
 
 def told_for(experiment: Experiment, asked: Asked, stopped: Stopped) -> Answer:

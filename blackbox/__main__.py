@@ -27,7 +27,7 @@ from bbo.stopping import Asked, stopping_of, told_for
 from bbo.store import Result, Stopped, Store
 from blackbox.block import Blackbox, Source
 from blackbox.jobs import Candidate
-from blackbox.keep import prune
+from blackbox.keep import keeps, prune
 
 
 def main() -> int:
@@ -141,7 +141,8 @@ def _answer(
                 answered[ask.number] = answer.values or ()
                 index.answer(replace(answer, number=ask.number))
 
-    blackbox.evaluate(todo, told)
+    surrogates = {ask.key for ask in asks if ask is not None and ask.surrogate}
+    blackbox.evaluate(todo, told, keeps(index, blackbox.experiment, surrogates))
     prune(index, blackbox.store, blackbox.experiment, owns_store)
     lines = [format_answer(answered[ask.number] if ask else None, len(outputs)) for ask in asks]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from bbo import lifeline
 from bbo.claims import beating
 from bbo.errors import InputError
 from bbo.executors.choose import executor_of
-from bbo.executors.protocol import Executor, Resident
+from bbo.executors.protocol import Executor, Files, Resident
 from bbo.executors.slots import gpus_of
 from bbo.experiment import Experiment
 from bbo.points import format_point
@@ -24,7 +24,8 @@ from bbo.space import Point
 from bbo.stopping import Judge
 from bbo.store import ROOT, Evaluation, Result, Stopped, Store, key_of
 from blackbox import toy
-from blackbox.jobs import Candidate, Jobs, measures_the_machine
+from blackbox.inputs import inputs_of
+from blackbox.jobs import Candidate, Jobs, Means, measures_the_machine
 from blackbox.preflight import Preflight
 from blackbox.recipe import RECIPE, Fingerprints, common, evaluation_key, loaded
 from blackbox.scores import qa
@@ -33,6 +34,7 @@ from blackbox.settings import Settings, Training, read_settings
 
 Source = Literal["trained", "store", "stopped", "failed"]
 Told = Callable[[Candidate, Result | Stopped, Source], None]
+Keeps = Callable[[Result], bool]
 
 
 class Blackbox:
@@ -111,8 +113,10 @@ class Blackbox:
         if result is None or result.status == "failed" or not before.state_file.is_file():
             raise InputError(f"--parents: {parent}: no captured state in {self.store.root}")
 
-    def evaluate(self, candidates: Sequence[Candidate], told: Told) -> None:
+    def evaluate(self, candidates: Sequence[Candidate], told: Told, keeps: Keeps = lambda result: True) -> None:
         """Call `told` once for each different key, as soon as its result is known.
+
+        `keeps` says whose weights are wanted here, where they are made elsewhere.
 
         Raises MachineError or InputError when the work cannot go on; what was told by then stands in the store.
         """
@@ -127,7 +131,7 @@ class Blackbox:
                 todo = [waiting[key] for key in mine if key in waiting]
                 if todo:
                     with beating([claims[candidate.key] for candidate in todo]):
-                        self._work(todo, waiting, told)
+                        self._work(todo, waiting, told, keeps)
             finally:
                 for key in mine:
                     claims[key].release()
@@ -185,7 +189,7 @@ class Blackbox:
                 del waiting[key]
                 told(candidate, stopped, "stopped")
 
-    def _work(self, candidates: Sequence[Candidate], waiting: dict[str, Candidate], told: Told) -> None:
+    def _work(self, candidates: Sequence[Candidate], waiting: dict[str, Candidate], told: Told, keeps: Keeps) -> None:
         """Score those that have an adapter, train and score the others, and tell each as soon as it is whole."""
         trained = [c for c in candidates if self.store.evaluation(c.key).result() is not None]
         kept = [c for c in trained if self.store.evaluation(c.key).weights is not None]
@@ -193,18 +197,23 @@ class Blackbox:
             lost = f"{len(trained) - len(kept)} of {len(trained)} adapters to be scored were not kept (resources.keep)"
             print(f"{lost}: they are trained again", file=sys.stderr, flush=True)
         if kept:
-            self._jobs().run(kept, lambda: self._tell_known(waiting, told, "store"))
+            self._jobs(keeps).run(kept, lambda: self._tell_known(waiting, told, "store"))
         if others := [c for c in candidates if c not in kept]:
-            self._train(others, lambda: self._tell_known(waiting, told, "trained"))
+            self._train(others, keeps, lambda: self._tell_known(waiting, told, "trained"))
 
-    def _jobs(self) -> Jobs:
-        self.preflight().ensure(self.executor)
-        about = self.experiment, self.store, self.wanted
-        return Jobs(*about, self.executor, self.processes, self.preflight(), self.resident)
+    def _jobs(self, keeps: Keeps) -> Jobs:
+        self.preflight().ensure(self.executor, self.files)
+        means = Means(self.executor, self.processes, self.resident, self.files, keeps)
+        return Jobs(self.experiment, self.store, self.wanted, self.preflight(), means)
 
-    def _train(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
+    def files(self) -> Files:
+        """What all jobs of this experiment read."""
+        assert self.settings is not None
+        return Files(*inputs_of(self.experiment, self.settings, self._fingerprints.of_file))
+
+    def _train(self, candidates: Sequence[Candidate], keeps: Keeps, finished: Callable[[], None]) -> None:
         """Record a result for each candidate, or where it was stopped; all claims are ours."""
-        jobs = None if self.settings is None else self._jobs()
+        jobs = None if self.settings is None else self._jobs(keeps)
         evaluations = {candidate.key: self.store.evaluation(candidate.key) for candidate in candidates}
         for candidate in candidates:
             point = "" if candidate.point is None else format_point(candidate.point) + "\n"

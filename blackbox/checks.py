@@ -1,13 +1,14 @@
 """What a preflight looks at: `quick` without torch, `full` with the model in memory."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bbo.errors import InputError
-from bbo.executors.slots import slots_of, visible_gpus
-from bbo.experiment import Experiment
+from bbo.executors.choose import executor_of
+from bbo.executors.slots import gpus_of, slots_of, visible_gpus
+from bbo.experiment import Experiment, Resources
 from bbo.points import format_point
 from bbo.space import Point, Space
 from bbo.stopping import refusal, stopping_of
@@ -47,7 +48,7 @@ def _missing_files(experiment: Experiment, settings: Settings) -> list[str]:
     if model.is_absolute() and not (model / "config.json").is_file():
         what = "no config.json in this model folder" if model.is_dir() else "no such model folder"
         problems.append(str(experiment.error("model.path", f"{what}: {model}")))
-    if settings.model.quantization and not visible_gpus():
+    if settings.model.quantization and not gpus_of(_devices(experiment.resources)):
         problems.append(str(experiment.error("model.quantization", "nf4 needs an NVIDIA GPU, and there is none here")))
     for name in ("train", "valid"):
         source = getattr(settings.data, name)
@@ -118,9 +119,8 @@ def plan(experiment: Experiment) -> list[str]:
     if experiment.model != "toy":
         settings = read_settings(experiment)
         resources = experiment.resources
-        gpus = min(1, len(visible_gpus())) if resources.gpus_per_job is None else resources.gpus_per_job
-        devices = [str(number) for number in range(gpus)] or slots_of(0, resources.cpus_per_job)[0]
-        processes = resources.processes_per_job or max(1, gpus)
+        devices = _devices(resources)
+        processes = resources.processes_per_job or max(1, len(gpus_of(devices)))
         command, _ = launch_command(Path("JOB.json"), processes, devices, experiment.accelerate)
         memory = estimate(settings, settings.training_for(experiment.space.decode(experiment.space.middle())))
         known = f"about {memory:.2g} GiB per process" if memory else "unknown until the model is on this machine"
@@ -132,6 +132,14 @@ def plan(experiment: Experiment) -> list[str]:
     except InputError as error:
         lines += [f"not ready: {message}" for message in error.messages]
     return lines
+
+
+def _devices(resources: Resources) -> Sequence[str]:
+    """What one job gets; a plan may be made where there are fewer GPUs than it asks for."""
+    if resources.executor != "local":
+        return executor_of(resources, Path()).devices
+    gpus = min(1, len(visible_gpus())) if resources.gpus_per_job is None else resources.gpus_per_job
+    return [str(number) for number in range(gpus)] or slots_of(0, resources.cpus_per_job)[0]
 
 
 def _time(experiment: Experiment) -> str:

@@ -43,7 +43,7 @@ def run(request: Mapping[str, Any]) -> None:
             reason = None if good else ended.reason or "failed"
             _write(wire, {"key": candidate.key, "values": values, "reason": reason, "source": source})
 
-        blackbox.evaluate(list(planned.values()), told)
+        blackbox.evaluate(list(planned.values()), told, lambda _: experiment.resources.kept is None)
     except InputError as error:
         raise experiment.located(error) from None
     if experiment.resources.kept is not None:

@@ -4,15 +4,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bbo.executors.protocol import Executor, Exit, Launch, Resident
+from bbo.executors.protocol import Executor, Exit, Files, Launch, Resident
 from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.space import Point
-from bbo.stopping import Asked
+from bbo.stopping import Asked, compared_with
 from bbo.store import ROOT, Result, Score, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launcher
@@ -49,6 +49,21 @@ def measures_the_machine(experiment: Experiment) -> bool:
     return any(output.kind != "EXTRA_O" and output.metric in OF_THE_MACHINE for output in experiment.outputs)
 
 
+@dataclass(frozen=True)
+class Means:
+    """By what jobs are done."""
+
+    executor: Executor
+    processes: int
+    """Of a job that trains."""
+    resident: Callable[[Sequence[str], Path], Resident | None]
+    """Of a launcher's words and a job file the process that does the job; None: one of its own."""
+    files: Callable[[], Files]
+    """What all jobs read."""
+    keeps: Callable[[Result], bool]
+    """Whose weights are wanted here, where they are made elsewhere."""
+
+
 class Jobs:
     """Trains and scores candidates whose claims are held and whose folders are ready.
 
@@ -57,27 +72,15 @@ class Jobs:
     """
 
     def __init__(
-        self,
-        experiment: Experiment,
-        store: Store,
-        wanted: Mapping[str, Wanted],
-        executor: Executor,
-        processes: int,
-        preflight: Preflight,
-        resident: Callable[[Sequence[str], Path], Resident | None],
+        self, experiment: Experiment, store: Store, wanted: Mapping[str, Wanted], preflight: Preflight, means: Means
     ) -> None:
-        """`wanted` are the scores among the outputs. `resident` makes of a launcher's words and a job file the process
-
-        that does the job, or None where each job has a process of its own.
-        """
+        """`wanted` are the scores among the outputs."""
         self.experiment = experiment
         self.store = store
         self.wanted = wanted
         self.requests = {each.request.name: each.request for each in wanted.values()}
-        self.executor = executor
-        self.processes = processes
         self.preflight = preflight
-        self.resident = resident
+        self.means = means
         self._attempts: dict[tuple[str, bool], int] = {}
 
     def run(self, candidates: Sequence[Candidate], finished: Callable[[], None]) -> None:
@@ -99,15 +102,15 @@ class Jobs:
                 self.store.evaluation(candidate.key).claim.add(pid)
 
         again = []
-        for ended, how in self.executor.run(launches, started, finished):
+        for ended, how in self.means.executor.run(launches, started, finished):
             again += self._judge(ended, how, points[ended.job])
             finished()
         return again
 
     def _share(self, candidates: Sequence[Candidate]) -> list[list[Candidate]]:
         """Deal the block out over the slots, at most `resources.pack` points to a job."""
-        size = -(-len(candidates) // self.executor.count())
-        alone = self.processes > 1 or measures_the_machine(self.experiment)
+        size = -(-len(candidates) // self.means.executor.count())
+        alone = self.means.processes > 1 or measures_the_machine(self.experiment)
         size = 1 if alone else min(size, self.experiment.resources.pack or size)
         return [list(candidates[i : i + size]) for i in range(0, len(candidates), size)]
 
@@ -117,7 +120,7 @@ class Jobs:
             self._attempts[work] = self._attempts.get(work, 0) + 1
         attempt = self._attempts[self._work(job[0])]
         trained = all(self._is_trained(candidate) for candidate in job)
-        processes = 1 if trained else self.processes
+        processes = 1 if trained else self.means.processes
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{job[0].key[:8]}-{'score-' if trained else ''}{attempt}"
         file = self.store.jobs / f"{name}.json"
 
@@ -127,23 +130,36 @@ class Jobs:
                 self.store.evaluation(candidate.key).attach_log(file.with_suffix(".log"))
 
         limit = self.experiment.resources.time_limit
-        words, environment = launcher(processes, self.executor.devices, self.experiment.accelerate)
+        words, environment = launcher(processes, self.means.executor.devices, self.experiment.accelerate)
         return Launch(
             job=name,
-            arguments=[*words, "blackbox.train", str(file)],
+            arguments=[*words, "blackbox.train", str(file.absolute())],
             log=file.with_suffix(".log"),
             prepare=prepare,
             environment=environment,
             seconds=None if limit is None else START_SECONDS + limit * len(job),
             milestones=[file for candidate in job for file in self.store.evaluation(candidate.key).milestones],
             # A point that saw a process die gets its own.
-            resident=self.resident(words, file) if attempt == 1 else None,
+            resident=self.means.resident(words, file) if attempt == 1 else None,
+            files=lambda: self._files(file.absolute(), job),
+        )
+
+    def _files(self, file: Path, job: Sequence[Candidate]) -> Files:
+        """What this job reads and makes."""
+        states = [Path(state) for candidate in job if (state := self._state_of(candidate.parent)) is not None]
+        return replace(
+            self.means.files(),
+            job=file,
+            along=[*states, *compared_with([candidate.asked for candidate in job], self.store)],
+            evaluations=[self.store.evaluation(candidate.key).folder.absolute() for candidate in job],
+            makes=[file.with_suffix(".base.json"), failure_file(file)],
+            keeps=lambda _, result: self.means.keeps(Result(**result)),
         )
 
     def _describe(self, name: str, job: Sequence[Candidate], slot: Slot) -> dict[str, Any]:
         """The job file: all that the trainer is told."""
         trained = all(self._is_trained(candidate) for candidate in job)
-        scoring = self.processes == 1 or trained
+        scoring = self.means.processes == 1 or trained
         known = self.preflight.base_scores()
         lacking = [asdict(request) for name, request in self.requests.items() if scoring and name not in known]
         base = lacking or not (trained or "eval_loss" in self.preflight.base())
@@ -201,7 +217,7 @@ class Jobs:
         """What is left to do of a job whose process has ended: its unfinished points, each alone."""
         self.preflight.keep_base(self.store.jobs / f"{ended.job}.base.json", self.wanted)
         unfinished = [candidate for candidate in job if self._is_unfinished(candidate)]
-        if how.status == 0 and self.processes > 1 and unfinished:  # it did what it could
+        if how.status == 0 and self.means.processes > 1 and unfinished:  # it did what it could
             return [unfinished]
         if unfinished:
             raise_failure(failure_file(self.store.jobs / f"{ended.job}.json"), ended.log)

@@ -1,12 +1,12 @@
-"""Which adapters or models (`resources.keep`) and states of a run stay on disk."""
+"""Which adapters or models (`resources.keep`) and states of a run stay on disk, or come here at all."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Set
 
 from bbo.experiment import Experiment
 from bbo.front import best_first
 from bbo.index import Index
 from bbo.runlog import Answer, Ask
-from bbo.store import Store
+from bbo.store import Result, Store
 
 
 def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) -> None:
@@ -40,6 +40,29 @@ def prune(index: Index, store: Store, experiment: Experiment, owns_store: bool) 
         for key in [*order[kept:], *(surrogates - ranks.keys())]:
             store.evaluation(key).drop_weights()
         index.state.kept = {key: ranks[key] for key in order[:kept]}
+
+
+def keeps(index: Index, experiment: Experiment, surrogates: Set[str]) -> Callable[[Result], bool]:
+    """Whether an evaluation's adapter would stay if the run ended now: one that would not never will.
+
+    One whose scores are still to come may; its adapter is needed for them too. For executors that carry it here.
+    """
+    kept = experiment.resources.kept
+    with index.locked():
+        ranks = {key: tuple(rank) for key, rank in index.state.kept.items()}
+
+    def keeps(result: Result) -> bool:
+        if kept is None or result.status == "failed":
+            return kept is None
+        metrics = {**result.metrics, "gpu_seconds": result.gpu_seconds}
+        if any(output.metric not in metrics for output in experiment.outputs):
+            return True
+        if result.key in surrogates:
+            return False
+        ranks[result.key] = experiment.rank([output.value(metrics) for output in experiment.outputs])
+        return result.key in best_first(ranks)[:kept]
+
+    return keeps
 
 
 def _forget_states(index: Index, store: Store, news: Iterable[tuple[Ask, Answer]], owns_store: bool) -> None:

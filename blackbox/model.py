@@ -28,11 +28,11 @@ from transformers.utils.import_utils import is_bitsandbytes_available
 from bbo.errors import InputError
 from blackbox import heads
 from blackbox.data import Example
+from blackbox.inputs import MODEL_FILES
 from blackbox.labels import padding_token
 from blackbox.settings import ClassificationSettings, ModelSettings, Settings, Training
 
 WEIGHTS = "*.safetensors"
-FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 
 
 def find_model(settings: ModelSettings, base: Path) -> Path:
@@ -230,7 +230,7 @@ def _download(repository: str, revision: str | None) -> Path:
     """The hub model's folder in the local cache, brought up to date where the hub can be reached."""
     command = f"`hf download {repository}`"
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(MODEL_FILES)))
     except GatedRepoError:
         raise InputError(
             f"model.path: {repository} is gated: ask for access at https://huggingface.co/{repository}, then set "

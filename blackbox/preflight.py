@@ -5,12 +5,13 @@ import fcntl
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
-from bbo.executors.protocol import Executor, Launch
+from bbo.executors.protocol import Executor, Files, Launch
 from bbo.experiment import Experiment, read_experiment
 from bbo.store import Store, write_json
 from blackbox.failure import failure_file, raise_failure, write_failure
@@ -60,7 +61,7 @@ class Preflight:
         self._update(add)
         file.unlink()
 
-    def ensure(self, executor: Executor) -> None:
+    def ensure(self, executor: Executor, files: Callable[[], Files]) -> None:
         """Check unless it was checked before; whoever comes second waits. Raises InputError with all that is wrong."""
         if self.read():
             return
@@ -68,16 +69,20 @@ class Preflight:
         with self.file.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.read():
-                self._check(executor)
+                self._check(executor, files)
 
-    def _check(self, executor: Executor) -> None:
+    def _check(self, executor: Executor, files: Callable[[], Files]) -> None:
         print("preflight: checking model, data and identity before the first training", file=sys.stderr, flush=True)
         job = self.store.jobs / f"preflight-{self.digest}"
         report, failure, log = (job.with_suffix(".json"), job.with_suffix(".error.json"), job.with_suffix(".log"))
         failure.unlink(missing_ok=True)
         experiment = str(self.experiment.path.absolute())
-        arguments = [sys.executable, "-m", "blackbox.preflight", experiment, "--json", str(report)]
-        check = Launch("preflight", arguments, log, lambda slot: None, SHARED_CORES)
+        arguments = [sys.executable, "-m", "blackbox.preflight", experiment, "--json", str(report.absolute())]
+
+        def carried() -> Files:
+            return replace(files(), makes=[report.absolute(), failure.absolute()])
+
+        check = Launch("preflight", arguments, log, lambda slot: None, SHARED_CORES, files=carried)
         for _, how in executor.run([check], lambda launch, pid: None, lambda: None):
             raise_failure(failure, log)
             if how.status != 0:

@@ -17,7 +17,7 @@ from typing import Any
 
 from bbo.best import Good, Searched, read_searched
 from bbo.errors import InputError, MachineError
-from bbo.executors.protocol import Launch
+from bbo.executors.protocol import Files, Launch
 from bbo.executors.slots import Slot, gpus_of
 from bbo.experiment import Experiment
 from bbo.store import Evaluation, Result, key_of, write_json
@@ -155,7 +155,14 @@ def _run_job(plan: Plan, evaluation: Evaluation) -> None:
     command, environment = launch_command(
         file, blackbox.processes, blackbox.executor.devices, plan.experiment.accelerate
     )
-    launch = Launch("retrain", command, log, prepare, environment)
+
+    def files() -> Files:
+        reads = blackbox.files()
+        (content,) = reads.documents.values()
+        about = {evaluation.experiment_file: content}
+        return Files(reads.reads, about, file, evaluations=[evaluation.folder], makes=[failure_file(file)])
+
+    launch = Launch("retrain", command, log, prepare, environment, files=files)
     for _, how in blackbox.executor.run([launch], lambda launch, pid: None, lambda: None):
         if evaluation.result() is None:
             raise_failure(failure_file(file), log)

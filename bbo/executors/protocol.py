@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bbo.executors.slots import Slot
 
@@ -34,6 +34,27 @@ class Resident:
 
 
 @dataclass(frozen=True)
+class Files:
+    """What a job reads and makes, for executors whose jobs see other folders than we do. Paths are absolute."""
+
+    reads: Mapping[Path, str]
+    """Model and data: each file with the sha256 of its content, by which a machine has it only once."""
+    documents: Mapping[Path, Any]
+    """Files of JSON or YAML with what is to be in them: where they name a path of this job's, they will name its place
+    on the other machine."""
+    job: Path | None = None
+    """One more such file, as `prepare` writes it."""
+    along: Sequence[Path] = ()
+    """Other files that the job needs as they are when it starts."""
+    evaluations: Sequence[Path] = ()
+    """Folders that it works in, as they are when it starts; what it makes in them comes back, result.json last."""
+    makes: Sequence[Path] = ()
+    """Other files that come back where it has made them."""
+    keeps: Callable[[Path, Mapping[str, Any]], bool] = lambda folder, result: True
+    """Whether an evaluation's weights come back too, by its folder and the content of its result.json."""
+
+
+@dataclass(frozen=True)
 class Launch:
     """A job. `prepare` is called with the slot and writes the job file, just before the job starts."""
 
@@ -51,6 +72,8 @@ class Launch:
     cluster limits the time of jobs, one that has changed none of them in all its time is not started again."""
     resident: Resident | None = None
     """Where there is one, the job is done by it and not by a process of its own."""
+    files: Callable[[], Files] = lambda: Files({}, {})
+    """Asked for after `prepare`, by executors whose jobs see other folders."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +88,7 @@ class Exit:
 
 
 Started = Callable[[Launch, int | None], None]
-"""Told of each job, before it can write anything: a process id of this host that lives as long as the job, or None
+"""Told of each job as it starts: a process id of this host that lives as long as the job, or None, before it starts,
 where it is at work elsewhere and ends by itself when this process falls silent (bbo/lifeline.py). An executor that
 itself puts the job's files in place tells nothing: such a job changes nothing without us."""
 
