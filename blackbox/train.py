@@ -21,7 +21,7 @@ import torch
 
 from bbo import lifeline
 from bbo.errors import InputError
-from bbo.executors.protocol import INPUT_REFUSED, LAUNCHED, MACHINE_FAILED
+from bbo.executors.protocol import INPUT_REFUSED, LAUNCHED, MACHINE_FAILED, RESTARTED
 from bbo.experiment import read_experiment
 from bbo.stopping import Asked, Judge
 from bbo.store import Evaluation
@@ -54,7 +54,8 @@ class Entry:
     @property
     def is_over(self) -> bool:
         """Whether an earlier start of this very job, by a cluster, has brought it to its end."""
-        return self.evaluation.result() is not None or self.evaluation.stopped() is not None
+        ended = self.evaluation.result() or self.evaluation.stopped()
+        return RESTARTED in os.environ and ended is not None
 
     @property
     def judge(self) -> Judge:

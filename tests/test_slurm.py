@@ -37,9 +37,9 @@ def pair(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Write the quickstart pair for an executor: trainings of some epochs, two jobs at a time."""
 
     def write(executor: str) -> None:
-        yaml_file = write_pair(tmp_path / "params", budget=5).with_suffix(".yaml")
+        yaml_file = write_pair(tmp_path / "params", budget=3).with_suffix(".yaml")
         document = yaml.safe_load(yaml_file.read_text())
-        document["training"]["num_train_epochs"] = 6
+        document["training"]["num_train_epochs"] = 4
         document["resources"] = {"executor": executor, "cpus_per_job": 1}
         if executor == "slurm":
             document["resources"]["slurm"] = {"jobs": 2, "setup": ["export SET_UP=yes"]}
@@ -68,7 +68,7 @@ def test_the_same_best_whatever_happens(pair: Callable[[str], None], tmp_path: P
         subprocess.run(["scontrol", "requeue", number], check=True)
     until(lambda: "goes on after epoch" in (evaluation / "train.log").read_text())
 
-    until(lambda: len(results(run)) >= 2 and trainers(tmp_path))
+    until(lambda: results(run) and trainers(tmp_path))
     for process in ours(tmp_path):
         if process.pid not in {p.pid for p in trainers(tmp_path)} and kind(process) != "other":
             process.kill()

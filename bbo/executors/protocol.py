@@ -13,6 +13,8 @@ MACHINE_FAILED = 75  # EX_TEMPFAIL of sysexits.h
 
 LAUNCHED = "BBO_LAUNCHED"
 """Environment of a job that has waited in a cluster's queue: since when it is at work, in seconds since 1970."""
+RESTARTED = "BBO_RESTARTED"
+"""Set where a cluster starts the very same job again: what has ended since the first start stays as it is."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
-from bbo.executors.protocol import LAUNCHED, Exit, Launch, Started
+from bbo.executors.protocol import LAUNCHED, RESTARTED, Exit, Launch, Started
 from bbo.executors.slots import Slot
 from bbo.experiment import Resources
 from bbo.jobscript import NOTICE, WAIT, read_option, sbatch_lines
@@ -105,6 +105,7 @@ class Slurm:
             "jobs": "\n".join(f"{number}) {task.words()} ;;" for number, task in enumerate(tasks)),
             "environment": f"{lifeline.LEASE}={shlex.quote(str(lease))} {lifeline.ENVIRONMENT}=1",
             "launched": LAUNCHED,
+            "restarted": RESTARTED,
             "wait": WAIT,
         }
         return "\n".join(["#!/bin/bash", *sbatch_lines(wanted, given)]) + BODY.format(**about)
@@ -127,12 +128,12 @@ class Task:
 
     def words(self) -> str:
         """What the script is told of it, as words of the shell."""
-        command = ["env", *(f"{name}={value}" for name, value in self.launch.environment.items())]
+        environment = (f"{name}={value}" for name, value in self.launch.environment.items())
         milestones = shlex.join(str(file.absolute()) for file in self.launch.milestones)
         base = shlex.quote(str(self.launch.log.absolute().with_suffix("")))
         log = shlex.quote(str(self.launch.log.absolute()))
-        about = f"job={base} log={log} milestones=({milestones})"
-        return f"{about}\n  command=({shlex.join([*command, *self.launch.arguments])})"
+        command = shlex.join(["env", *environment, *self.launch.arguments])
+        return f"job={base} log={log} milestones=({milestones})\n  command=({command})"
 
     def status(self) -> int | None:
         """Exit status once it has ended by itself."""
@@ -235,6 +236,9 @@ trap 'caught=yes taken_away=yes; kill -TERM "$process" 2>/dev/null' TERM
 rm -f "$job.status"
 touch "$job.started"
 export {environment} {launched}=$(date +%s)
+if [[ ${{SLURM_RESTART_COUNT:-0}} != 0 ]]; then
+  export {restarted}=1
+fi
 "${{command[@]}}" >>"$log" 2>&1 &
 process=$!
 {wait}

@@ -105,7 +105,7 @@ def check_ended(tmp_path: Path, job: str, starts: int) -> None:
     assert len(re.findall(r"^START \d+ \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", log, re.MULTILINE)) == starts, log
     assert re.findall(r"^FINISH .* status (\d+)$", log, re.MULTILINE)[-1] == "0", log
     table = rows(tmp_path / f"runs/toy/{job}.csv")
-    assert len(table) == 12
+    assert len(table) == 8
     assert {"hp_learning_rate", "metric_eval_loss"} <= table[0].keys()
 
 
@@ -114,7 +114,7 @@ class TestSlurm:
     @pytest.fixture
     def job(self, toy: Toy, command: Command, tmp_path: Path) -> Iterator[str]:
         """A submitted run of the toy at work, and what an uninterrupted one walks in runs/whole."""
-        toy(budget=12, seconds=0.1)
+        toy(budget=8, seconds=0.1)
         assert command("bbo.nomad", "params/toy.txt", "--run", "whole").returncode == 0
         done = command("bbo.cli", "submit", "params/toy.txt", *SLURM, "--gpus", "1")
         assert done.returncode == 0, done.stderr
@@ -131,11 +131,11 @@ class TestSlurm:
         """The signal before the time is over and the one that takes the node away: both times it goes on."""
         before: dict[str, float] = {}
         for take in (["scancel", "--signal=USR1", "--batch", job], ["scontrol", "requeue", job]):
-            until(lambda: len(results(tmp_path / "runs/toy")) >= len(before) + 2)  # noqa: B023
+            until(lambda: len(results(tmp_path / "runs/toy")) >= len(before) + 1)  # noqa: B023
             subprocess.run(take, check=True)
             until(lambda: self.state(job) == "PENDING")
             before = results(tmp_path / "runs/toy")
-            assert len(before) < 12
+            assert len(before) < 8
         until(lambda: self.state(job) == "COMPLETED")
         assert before.items() <= results(tmp_path / "runs/toy").items(), "trained twice"
         assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
@@ -183,7 +183,7 @@ class TestOar:
     @pytest.fixture
     def submit(self, toy: Toy, tmp_path: Path, command: Command) -> Callable[[float], None]:
         def call(seconds: float) -> None:
-            toy(budget=12, seconds=seconds)
+            toy(budget=8, seconds=seconds)
             (tmp_path / "bin").mkdir()
             (tmp_path / "bin/oarsub").write_text(OARSUB.replace("PYTHON", sys.executable))
             (tmp_path / "bin/oarsub").chmod(0o755)

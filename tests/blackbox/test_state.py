@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from bbo.errors import InputError
+from bbo.executors.protocol import RESTARTED
 from bbo.store import ROOT, Evaluation, Result
 from blackbox import train
 from blackbox.fit import optimizer_step
@@ -262,6 +263,21 @@ def test_a_stopped_one_leaves_after_its_epoch_and_goes_on_later(again: Callable[
     train.run(again_alone(tmp_path / "job.json"))
     assert_same(calm[0], stopped)
     assert not stopped.state_file.exists()
+
+
+def test_a_job_that_a_cluster_starts_again_leaves_out_what_has_ended(
+    again: Callable[..., Train], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = again("job", POINT, OTHER)
+    Evaluation(tmp_path / "job" / "job0").stop_file.touch()
+    stopped, done = run()
+    before = stopped.stopped(), done.result()
+    monkeypatch.setenv(RESTARTED, "1")
+    run()
+    assert (stopped.stopped(), done.result()) == before and stopped.result() is None
+    monkeypatch.delenv(RESTARTED)
+    run()
+    assert stopped.stopped() != before[0] and done.result() != before[1]
 
 
 def again_alone(file: Path) -> Path:

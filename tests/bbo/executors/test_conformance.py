@@ -31,10 +31,6 @@ def local(folder: Path) -> Executor:
     return Local([("x",), ("y",)])
 
 
-def slurm(folder: Path) -> Executor:
-    return Slurm(Resources(executor="slurm", cpus_per_job=1, slurm=SlurmOptions(jobs=2)))
-
-
 def ray(folder: Path, **options: str) -> Executor:
     """A Ray of this machine alone, as long as we live, which shares the cores over two slots."""
     cpus = 1 if options else max(1, cores() // 2)
@@ -47,10 +43,14 @@ def ray_apart(folder: Path) -> Executor:
     return ray(folder, address=(folder / "address").read_text())
 
 
-EXECUTORS = {"local": local, "slurm": slurm, "ray": ray, "ray_apart": ray_apart}
+def slurm(folder: Path) -> Executor:
+    return Slurm(Resources(executor="slurm", cpus_per_job=1, slurm=SlurmOptions(jobs=2)))
+
+
+EXECUTORS = {"local": local, "ray": ray, "ray_apart": ray_apart, "slurm": slurm}
 """How each is made, in a folder of the test module's."""
 
-MARKS = {"slurm": [pytest.mark.slurm], "ray": [pytest.mark.ray], "ray_apart": [pytest.mark.ray]}
+MARKS = {"ray": [pytest.mark.ray], "ray_apart": [pytest.mark.ray], "slurm": [pytest.mark.slurm]}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in EXECUTORS], scope="module")
