@@ -14,6 +14,7 @@ from bbo import status as standing
 from bbo.arguments import JSON, RUN, RUNS, console
 from bbo.errors import InputError
 from bbo.record import Entry, Record, open_record
+from bbo.reports.export import write_csv
 
 app = typer.Typer()
 
@@ -114,8 +115,6 @@ def report(
 @app.command(epilog="Example:  bbo export quickstart --csv quickstart.csv")
 def export(run: RUN, csv: Annotated[Path, typer.Option(help="the file: a row per evaluation, all columns")]) -> None:
     """Write a run's evaluations to a CSV file that pandas and spreadsheets open."""
-    from bbo.reports.export import write_csv  # noqa: PLC0415 - beside the other commands' needs
-
     print(f"{csv}: {write_csv(open_record(run), csv)} evaluations")
 
 

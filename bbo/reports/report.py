@@ -15,7 +15,8 @@ from bbo.record import Record
 from bbo.reports import optuna_figures, pictures
 from bbo.reports.cautions import cautions
 from bbo.reports.curves import learning_curves
-from bbo.reports.overview import Overview, read_overview, table
+from bbo.reports.head import table
+from bbo.reports.overview import Overview, read_overview
 from bbo.reports.parallel import parallel
 from bbo.reports.study import study_of
 from bbo.reports.svg import as_file, as_svg, drawing, on_page

@@ -169,6 +169,23 @@ def test_status_before_the_first_evaluation(tmp_path: Path) -> None:
     assert status == 0 and json.loads(words)["evaluations"] == 0
 
 
+def test_a_log_is_followed_until_the_evaluation_is_over(tmp_path: Path) -> None:
+    run = Made(tmp_path / "run", ROOT / "params" / "toy.yaml")
+    run.ask((3, 16, 3, -4.5))
+    log = run.store.evaluation("K1").log_file
+
+    def train() -> None:
+        log.write_text("step 1\n")
+        time.sleep(0.5)
+        with log.open("a") as file:
+            file.write("step 2\n")
+        run.end(1, 2.0)
+
+    with run.run.driven():
+        threading.Timer(0.5, train).start()
+        assert bbo("log", str(run.run.folder), "1", "--follow") == (0, "step 1\nstep 2\n")
+
+
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Iterator[tuple[Made, str]]:
     """The command on a run under way, with the address that it prints."""

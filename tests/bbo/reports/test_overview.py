@@ -8,7 +8,8 @@ import pytest
 
 from bbo.reports.cautions import cautions, noise_of, side_of
 from bbo.reports.curves import learning_curves
-from bbo.reports.overview import duration, read_overview, table
+from bbo.reports.head import duration, table
+from bbo.reports.overview import read_overview
 from bbo.reports.parallel import parallel
 from bbo.reports.timeline import read_timeline
 from bbo.space import Variable
