@@ -14,6 +14,9 @@ from bbo.reports.timeline import Timeline
 SMALL = (5.6, 3.5)
 WIDE = (9.6, 3.9)
 
+MANY = 100
+"""Lines that still have a marker at each place: with more of them a file grows, and nothing is seen of them."""
+
 KINDS: dict[str, dict[str, Any]] = {
     "ok": {"facecolor": "#56B4E9", "hatch": ""},
     "infeasible": {"facecolor": "#CC79A7", "hatch": ".."},
@@ -72,7 +75,8 @@ def learning(curves: Sequence[LearningCurve], overview: Overview) -> Any:
     for curve, place in zip(curves, finals, strict=True):
         is_best = curve.number in numbers
         kind = "best" if is_best else {"ok": "whole", "infeasible": "whole"}.get(curve.status, curve.status)
-        look: dict[str, Any] = {"linewidth": 1.0, "color": colour_of(place), "marker": ".", "linestyle": "-"}
+        marker = "." if len(curves) <= MANY else ""
+        look: dict[str, Any] = {"linewidth": 1.0, "color": colour_of(place), "marker": marker, "linestyle": "-"}
         look |= MARKED.get(kind, {})
         label = None if kind in named else "under way" if kind == "pending" else kind
         named.add(kind)
@@ -152,8 +156,10 @@ def _line(line: Line, shown: Parallel) -> dict[str, Any]:
         return {"color": MIDDLE, "linewidth": 1.0, "linestyle": ":", "zorder": 2}
     place = line.places[-1] if shown.better == "lower" else 1 - line.places[-1]
     dashed = "--" if line.status == "infeasible" else "-"
-    marker = {"marker": "o", "markersize": 3}
-    return {"color": colour_of(place), "linewidth": 2.2 - 1.2 * place, "linestyle": dashed, "zorder": 3, **marker}
+    few = len(shown.lines) <= MANY
+    marker = {"marker": "o", "markersize": 3} if few else {}
+    width = (2.2 - 1.2 * place) * (1.0 if few else 0.4)
+    return {"color": colour_of(place), "linewidth": width, "linestyle": dashed, "zorder": 3, **marker}
 
 
 def confirmation(points: Sequence[Any], metric: str) -> Any:
