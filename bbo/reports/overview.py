@@ -99,7 +99,11 @@ class Overview:
 
     @cached_property
     def trace(self) -> Trace:
-        return read_trace(self.record.experiment, self.record.log, self.record.store, 0)
+        """Where all is asked for at a fraction of the epochs, that is an evaluation; an interval is a part of one."""
+        record = self.record
+        fractions = [ask.fidelity.get("epochs_fraction", 1.0) for ask in record.asks]
+        whole = 1.0 if self.intervals else max(fractions, default=1.0)
+        return read_trace(record.experiment, record.log, record.store, 0, whole)
 
     @property
     def answered(self) -> list[float | None]:
@@ -154,8 +158,9 @@ class Overview:
     @cached_property
     def disk(self) -> int:
         """Bytes of the run folder, its report left out, and of its evaluations, wherever they are."""
-        run = self.record.run
-        outside = [e.evaluation.folder for e in self.entries if run.folder not in e.evaluation.folder.parents]
+        run, mine = self.record.run, self.record.run.folder.absolute()
+        folders = (entry.evaluation.folder.absolute() for entry in self.entries)
+        outside = [folder for folder in folders if mine not in folder.parents]
         return disk_usage([run.folder, *outside]) - disk_usage([run.report])
 
 

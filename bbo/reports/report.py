@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,6 @@ class Part:
 
     title: str
     figures: Sequence[Picture]
-    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Section:
     name: str
     table: Sequence[tuple[str, str]]
     cautions: Sequence[str]
-    parts: Sequence[Part] = field(default_factory=list)
+    parts: Sequence[Part]
 
     @property
     def figures(self) -> list[Picture]:

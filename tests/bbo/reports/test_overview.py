@@ -71,6 +71,21 @@ def test_a_metric_that_is_maximized_keeps_its_sign(made: Callable[..., Made]) ->
     assert "higher" in dict(table(over))["gain over X0"]
 
 
+def test_what_counts_as_an_evaluation(made: Callable[..., Made]) -> None:
+    low = made("low")
+    low.ask(X0, (4, 21, 1, -2.5), fidelity={"epochs_fraction": 0.25})
+    low.end(1, 0.5)
+    low.end(2, 0.75)
+    assert read_overview(low.read()).trace.evaluations == [1, 2]
+    parts = made("parts")
+    parts.ask(X0, (4, 21, 1, -2.5), fidelity={"epochs_fraction": 0.25})
+    parts.end(1, 0.5, parent="-")
+    parts.end(2, 0.75, parent="K1")
+    over = read_overview(parts.read())
+    assert over.trace.evaluations == [0.25, 0.5] and over.x0 is None
+    assert "intervals" in cautions(over)[-1]
+
+
 def test_the_front(made: Callable[..., Made]) -> None:
     run = made(in_yaml={"outputs: [eval_loss, train_loss]": "outputs: [eval_loss, gpus]\nobjectives: 2"})
     run.ask(*[(rank, 16, 3, -4) for rank in (1, 2, 3)])
