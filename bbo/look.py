@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from bbo import listing
 from bbo import status as standing
 from bbo.arguments import JSON, RUN, RUNS, console
 from bbo.errors import InputError
 from bbo.record import Entry, Record, open_record
+from bbo.reports.export import write_csv
 
 app = typer.Typer()
 
@@ -23,7 +25,7 @@ POLL = 0.3
 
 @app.command(epilog="Examples:  bbo status quickstart   |   bbo status quickstart --json")
 def status(run: RUN, as_json: JSON = False) -> None:
-    """Where a run stands, live while somebody drives it; from any terminal or host that sees its folder."""
+    """Where a run stands, live while somebody drives it."""
     if as_json:
         print(json.dumps(standing.as_json(standing.look(run)), indent=1))
     else:
@@ -32,7 +34,7 @@ def status(run: RUN, as_json: JSON = False) -> None:
 
 @app.command(epilog="Examples:  bbo best quickstart   |   bbo best quickstart --json")
 def best(run: RUN, as_json: JSON = False) -> None:
-    """The best evaluation of a run, or its Pareto front: hyperparameters, gain, where its adapter is."""
+    """The best evaluation of a run, or its Pareto front."""
     found = listing.best(open_record(run))
     if as_json:
         print(json.dumps(found, indent=1))
@@ -50,7 +52,7 @@ def list_runs(as_json: JSON = False) -> None:
         return
     table = Table(*listing.COLUMNS, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*listing.row_words(row))
+        table.add_row(*map(Text, listing.row_words(row)))  # not rich's markup, whatever is in brackets
     console().print(table if rows else "no runs below runs/")
 
 
@@ -113,9 +115,7 @@ def report(
 
 @app.command(epilog="Example:  bbo export quickstart --csv quickstart.csv")
 def export(run: RUN, csv: Annotated[Path, typer.Option(help="the file: a row per evaluation, all columns")]) -> None:
-    """Write a run's evaluations to a CSV file that pandas and spreadsheets open."""
-    from bbo.reports.export import write_csv  # noqa: PLC0415 - beside the other commands' needs
-
+    """A run's evaluations as CSV, for pandas and spreadsheets."""
     print(f"{csv}: {write_csv(open_record(run), csv)} evaluations")
 
 
@@ -127,7 +127,7 @@ def dashboard(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8080,
 ) -> None:
-    """Optuna's dashboard on a run, which it follows while that goes on."""
+    """Optuna's dashboard on a run, which it follows."""
     from bbo.reports.dashboard import serve  # noqa: PLC0415 - loads Optuna
 
     serve(open_record(run), host, port, lambda address: print(f"{address} (Ctrl-C ends it)", flush=True))

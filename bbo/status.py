@@ -177,7 +177,7 @@ def _counts(over: Overview) -> str:
     budget = budget_of(over.record)
     of = f" of {budget}" if budget else ""
     counts = ", ".join(f"{over.counts[name]} {name}" for name in COUNTED if over.counts[name])
-    return f"{over.optimizer}: {len(over.over)}{of} evaluations ({counts}), {clock(over.wall_seconds)}"
+    return f"{over.optimizer}: {len(over.over)}{of} evaluation(s) ({counts}), {clock(over.wall_seconds)}"
 
 
 def _best(over: Overview) -> str:
@@ -199,7 +199,7 @@ def _under_way(pending: list[Entry]) -> Table:
         where = f"scoring {step['scoring']}" if "scoring" in step else where
         since = clock(max(0.0, time.time() - entry.ask.time))
         loss = _spelt(step.get("eval_loss"))
-        table.add_row(str(entry.ask.number), since, where, loss, describe(entry.hyperparameters))
+        table.add_row(*map(Text, (str(entry.ask.number), since, where, loss, describe(entry.hyperparameters))))
     return table
 
 
@@ -210,7 +210,7 @@ def _answered(over: Overview, entries: list[Entry]) -> Table:
         ago = clock(max(0.0, time.time() - entry.answer.time))
         how = f"{entry.answer.source}{f': {entry.reason}' if entry.reason else ''}"
         words = scores(over.record.experiment, entry.answer)
-        table.add_row(str(entry.ask.number), ago, how, words, describe(entry.hyperparameters))
+        table.add_row(*map(Text, (str(entry.ask.number), ago, how, words, describe(entry.hyperparameters))))
     return table
 
 

@@ -100,7 +100,8 @@ def inputs_of(
 ) -> tuple[dict[Path, str], dict[Path, dict[str, Any]]]:
     """As blackbox/inputs.py says it of a model: the function's file, and the YAML with its path."""
     file, name = experiment.section("model", CallableSettings).located(experiment.base)
-    model = {**experiment.document["model"], "callable": f"{file.resolve()}:{name}"}
+    relative = os.path.relpath(file.resolve(), experiment.base)  # on the other machine both lie elsewhere
+    model = {**experiment.document["model"], "callable": f"{relative}:{name}"}
     content = {**experiment.document, "relative_to": str(experiment.base), "model": model}
     return {file.resolve(): digest(file.resolve())}, {experiment.path.absolute(): content}
 

@@ -7,8 +7,9 @@ from typing import Any
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from bbo.reports.pictures import SMALL, plain_ticks
+from bbo.reports.pictures import SMALL
 from bbo.reports.study import quiet
+from bbo.reports.style import plain_ticks
 from bbo.reports.svg import INK
 
 MOST = 3
@@ -29,7 +30,8 @@ def figures(study: Study, metric: str) -> Iterator[tuple[str, str, Any]]:
         for name in (whole[0].params if whole else ())
         if len({trial.params[name] for trial in whole}) > 1 and len({trial.values[0] for trial in whole}) > 1
     ]
-    target = {"target_name": metric} | ({"target": _first} if len(study.directions) > 1 else {})
+    axes: Any
+    target: dict[str, Any] = {"target_name": metric} | ({"target": _first} if len(study.directions) > 1 else {})
     with quiet():
         important = importances(study, varied)
         if important:

@@ -1,9 +1,9 @@
-"""A run in numbers: the best and what it gained, what was evaluated, what it took. `table` says them in words."""
+"""A run in numbers: the best and what it gained, what was evaluated, what it took."""
 
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -12,11 +12,9 @@ from typing import Any
 
 import bbo
 from bbo.best import Searched, good_points
-from bbo.display import clock, describe, spelt
 from bbo.experiment import Output
 from bbo.front import front
 from bbo.record import Entry, Record
-from bbo.reports.text import measured
 from bbo.reports.trace import Trace, read_trace
 from bbo.store import Result
 
@@ -101,7 +99,11 @@ class Overview:
 
     @cached_property
     def trace(self) -> Trace:
-        return read_trace(self.record.experiment, self.record.log, self.record.store, 0)
+        """Where all is asked for at a fraction of the epochs, that is an evaluation; an interval is a part of one."""
+        record = self.record
+        fractions = [ask.fidelity.get("epochs_fraction", 1.0) for ask in record.asks]
+        whole = 1.0 if self.intervals else max(fractions, default=1.0)
+        return read_trace(record.experiment, record.log, record.store, 0, whole)
 
     @property
     def answered(self) -> list[float | None]:
@@ -156,8 +158,9 @@ class Overview:
     @cached_property
     def disk(self) -> int:
         """Bytes of the run folder, its report left out, and of its evaluations, wherever they are."""
-        run = self.record.run
-        outside = [e.evaluation.folder for e in self.entries if run.folder not in e.evaluation.folder.parents]
+        run, mine = self.record.run, self.record.run.folder.absolute()
+        folders = (entry.evaluation.folder.absolute() for entry in self.entries)
+        outside = [folder for folder in folders if mine not in folder.parents]
         return disk_usage([run.folder, *outside]) - disk_usage([run.report])
 
 
@@ -177,96 +180,3 @@ def disk_usage(folders: Sequence[Path]) -> int:
                     continue
                 sizes[found.st_dev, found.st_ino] = found.st_size
     return sum(sizes.values())
-
-
-def table(overview: Overview) -> Iterator[tuple[str, str]]:
-    """The head of a report: what, and in words how much."""
-    metric, better = overview.output.metric, "higher" if overview.output.sign < 0 else "lower"
-    yield "optimizer", overview.optimizer
-    yield f"best {metric} ({better} is better)", _best(overview)
-    if (best := overview.best) is not None:
-        yield "best hyperparameters", describe(best.hyperparameters)
-        yield "gain over the base model", _gain(overview, best, overview.base, "the base model was not scored")
-        yield "gain over X0", _gain(overview, best, overview.x0, "no score of a whole training there")
-    if len(overview.record.experiment.objectives) > 1:
-        yield "Pareto front", f"{len(overview.front)} evaluations"
-    if (confirmed := _confirmed(overview)) is not None:
-        yield "confirmed", confirmed
-    yield "evaluations", _counts(overview)
-    for reason, count in overview.reasons.most_common(3):
-        yield "failed", f"{count} x {reason}"
-    yield "wall time", f"{clock(overview.wall_seconds)}, first ask to last answer"
-    yield from _times(overview)
-    yield "disk", _size(overview.disk)
-    yield "versions", ", ".join(f"{name} {version}" for name, version in overview.versions.items())
-
-
-def _best(overview: Overview) -> str:
-    if (best := overview.best) is None or (value := overview.value(best)) is None:
-        return "no good evaluation"
-    return f"{spelt(value)}, evaluation #{best.ask.number}"
-
-
-def _gain(overview: Overview, best: Entry, over: float | None, unknown: str) -> str:
-    gain = overview.gain(best, over)
-    if over is None or gain is None:
-        return unknown
-    better = "higher" if overview.output.sign < 0 else "lower"
-    how = better if gain > 0 else "worse" if gain < 0 else "(equal)"
-    share = f", {abs(gain / over):.0%}" if over else ""
-    return f"{spelt(abs(gain), 3)} {how}{share} (from {spelt(over)})"
-
-
-def _confirmed(overview: Overview) -> str | None:
-    if (content := overview.confirmed) is None:
-        return None
-    first = content["points"][0]
-    if first["mean"] is None:
-        return "no good evaluation with other seeds"
-    ties = [f"#{point['evaluation']}" for point in content["points"][1:] if point["verdict"] == "tie"]
-    tied = f", tied with {', '.join(ties)}" if ties else ""
-    mean = measured(first["mean"], first["standard_error"])
-    return f"#{first['evaluation']}: {mean} with {len(first['values'])} other seeds{tied}"
-
-
-def _counts(overview: Overview) -> str:
-    counts = overview.counts
-    words = {
-        "trained": "trained",
-        "store": "from the store",
-        "failed": "failed",
-        "stopped": "stopped early",
-        "infeasible": "of them infeasible",
-    }
-    said = [f"{counts[name]} {how}" for name, how in words.items() if counts[name] or name == "trained"]
-    said += [
-        f"{counts[name]} {how}"
-        for name, how in {"pending": "under way", "declined": "declined, beyond the budget"}.items()
-        if counts[name]
-    ]
-    return f"{len(overview.over)}: {', '.join(said)}"
-
-
-def _times(overview: Overview) -> Iterator[tuple[str, str]]:
-    trace = overview.trace
-    if not trace.seconds:
-        return
-    if overview.on_gpus:
-        yield "GPU time", f"{duration(trace.gpu_seconds[-1])} of all evaluations, whoever trained them"
-    else:
-        yield "slot time", f"{duration(trace.seconds[-1])} of all evaluations, whoever trained them (no GPU)"
-    if whole := sum(overview.phases.values()):
-        parts = (f"{name} {duration(seconds)} ({seconds / whole:.0%})" for name, seconds in overview.phases.items())
-        yield "time by phase", ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """With a unit that leaves a number people read."""
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
-
-
-def _size(count: float) -> str:
-    power = min(3, int(math.log2(max(count, 1)) // 10))
-    return f"{count / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -1,13 +1,13 @@
 """Parallel coordinates: each evaluation as a line over the hyperparameters' true values and its objective."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bbo.experiment import Experiment
 from bbo.record import Entry, Status
 from bbo.reports.study import WIDE, numbers_of
+from bbo.reports.style import short
 from bbo.space import Space, Value, Variable
 
 MOST_TICKS = 12
@@ -96,7 +96,7 @@ def _axis(name: str, space: Space) -> Axis:
         return _numbers(name, min(ends), max(ends), _spread(min(ends), max(ends), WIDE))
     if variable.choice is not None:
         numbers = numbers_of(variable)
-        choices: Sequence[Value] = variable.choice if numbers is None else sorted(variable.choice)  # type: ignore[type-var]
+        choices: Sequence[Value] = variable.choice if numbers is None else sorted(variable.choice)
         every = math.ceil(len(choices) / MOST_TICKS)
         last = max(1, len(choices) - 1)
         ticks = [(place / last if len(choices) > 1 else 0.5, _spelt(value)) for place, value in enumerate(choices)]
@@ -157,8 +157,3 @@ def _spelt(value: Value) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return short(value) if isinstance(value, float) else str(value)
-
-
-def short(value: float) -> str:
-    """`1e-5`, not `1e-05`."""
-    return re.sub(r"e([+-])0+", r"e\1", f"{value:.4g}").replace("e+", "e")

@@ -6,25 +6,31 @@ from typing import Any
 
 from bbo.reports.curves import LearningCurve
 from bbo.reports.overview import Overview
-from bbo.reports.parallel import Line, Parallel, short
-from bbo.reports.style import base_line, style_of
+from bbo.reports.parallel import Line, Parallel
+from bbo.reports.style import BAD, GOOD, MIDDLE, base_line, colour_of, positions, spread_axis, style_of
 from bbo.reports.svg import INK, PAPER
 from bbo.reports.timeline import Timeline
 
 SMALL = (5.6, 3.5)
 WIDE = (9.6, 3.9)
 
-GOOD, MIDDLE, BAD = "#0072B2", "#8f959e", "#D55E00"
+MANY = 100
+"""Lines that still have a marker at each place: with more of them a file grows, and nothing is seen of them."""
 
-LOG = 4.0
-"""Losses that spread over such a factor are drawn on a logarithmic axis: one that diverged leaves room for the rest."""
-
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "ok": {"facecolor": "#56B4E9", "hatch": ""},
     "infeasible": {"facecolor": "#CC79A7", "hatch": ".."},
     "stopped": {"facecolor": "#E69F00", "hatch": "//"},
     "failed": {"facecolor": "#D55E00", "hatch": "xx"},
 }
+
+MARKED: dict[str, dict[str, Any]] = {
+    "best": {"linewidth": 2.4, "color": INK, "marker": "o", "zorder": 5},
+    "stopped": {"linestyle": "--"},
+    "failed": {"linestyle": ":"},
+    "pending": {"linestyle": "-."},
+}
+"""Learning curves that are more than whole."""
 
 
 def best_so_far(overviews: Sequence[Overview], by_time: bool) -> Any:
@@ -64,18 +70,14 @@ def learning(curves: Sequence[LearningCurve], overview: Overview) -> Any:
     figure, panel = _small()
     best = overview.best.ask.key if overview.best is not None else None
     numbers = {e.ask.number for e in overview.entries if e.ask.key == best}
-    finals = _positions([curve.losses[-1] for curve in curves])
+    finals = positions([curve.losses[-1] for curve in curves])
     named: set[str] = set()
     for curve, place in zip(curves, finals, strict=True):
         is_best = curve.number in numbers
         kind = "best" if is_best else {"ok": "whole", "infeasible": "whole"}.get(curve.status, curve.status)
-        look: dict[str, Any] = {"linewidth": 1.0, "color": _colour(place), "marker": ".", "linestyle": "-"}
-        look |= {
-            "best": {"linewidth": 2.4, "color": INK, "marker": "o", "zorder": 5},
-            "stopped": {"linestyle": "--"},
-            "failed": {"linestyle": ":"},
-            "pending": {"linestyle": "-."},
-        }.get(kind, {})
+        marker = "." if len(curves) <= MANY else ""
+        look: dict[str, Any] = {"linewidth": 1.0, "color": colour_of(place), "marker": marker, "linestyle": "-"}
+        look |= MARKED.get(kind, {})
         label = None if kind in named else "under way" if kind == "pending" else kind
         named.add(kind)
         panel.plot(curve.epochs, curve.losses, markersize=4, label=label, **look)
@@ -154,8 +156,10 @@ def _line(line: Line, shown: Parallel) -> dict[str, Any]:
         return {"color": MIDDLE, "linewidth": 1.0, "linestyle": ":", "zorder": 2}
     place = line.places[-1] if shown.better == "lower" else 1 - line.places[-1]
     dashed = "--" if line.status == "infeasible" else "-"
-    marker = {"marker": "o", "markersize": 3}
-    return {"color": _colour(place), "linewidth": 2.2 - 1.2 * place, "linestyle": dashed, "zorder": 3, **marker}
+    few = len(shown.lines) <= MANY
+    marker = {"marker": "o", "markersize": 3} if few else {}
+    width = (2.2 - 1.2 * place) * (1.0 if few else 0.4)
+    return {"color": colour_of(place), "linewidth": width, "linestyle": dashed, "zorder": 3, **marker}
 
 
 def confirmation(points: Sequence[Any], metric: str) -> Any:
@@ -200,8 +204,8 @@ def pareto(overview: Overview, first: int, second: int) -> Any:
     for entry in overview.front:
         panel.annotate(f"#{entry.ask.number}", value(entry), xytext=(6, 6), textcoords="offset points", fontsize=8)
     points = [value(entry) for entry in whole]
-    _spread_axis(panel.xaxis, panel.set_xscale, [x for x, _ in points])
-    _spread_axis(panel.yaxis, panel.set_yscale, [y for _, y in points])
+    spread_axis(panel.xaxis, panel.set_xscale, [x for x, _ in points])
+    spread_axis(panel.yaxis, panel.set_yscale, [y for _, y in points])
     for output, name in ((one, panel.set_xlabel), (two, panel.set_ylabel)):
         name(f"{output.metric} ({'higher' if output.sign < 0 else 'lower'} is better)")
     panel.margins(0.1)
@@ -227,43 +231,7 @@ def _time_unit(overviews: Sequence[Overview]) -> tuple[float, str]:
 
 
 def _loss_axis(panel: Any, values: Sequence[float]) -> None:
-    _spread_axis(panel.yaxis, panel.set_yscale, [value for value in values if math.isfinite(value)])
-
-
-def _spread_axis(axis: Any, set_scale: Any, values: Sequence[float]) -> None:
-    """Logarithmic where the values spread over a factor of LOG."""
-    if values and min(values) > 0 and max(values) >= LOG * min(values):
-        set_scale("log")
-        plain_ticks(axis, min(values), max(values))
-
-
-def plain_ticks(axis: Any, low: float, high: float) -> None:
-    """Plain numbers on a logarithmic axis: at powers of ten, and between them where those are few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator  # noqa: PLC0415
-
-    subs = (1.0,) if high >= 300 * low else (1.0, 2.0, 5.0) if high >= 8 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-    axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _positions(values: Sequence[float]) -> list[float]:
-    """0 for the lowest to 1 for the highest, by the logarithm where they spread; what is not finite is highest."""
-    finite = [value for value in values if math.isfinite(value)]
-    log = bool(finite) and min(finite) > 0 and max(finite) >= LOG * min(finite)
-    scaled = [(math.log10(v) if log else v) if math.isfinite(v) else None for v in values]
-    known = [value for value in scaled if value is not None]
-    low, width = min(known, default=0.0), (max(known, default=0.0) - min(known, default=0.0)) or 1.0
-    return [1.0 if value is None else (value - low) / width for value in scaled]
-
-
-def _colour(place: float) -> tuple[float, ...]:
-    """From good through grey to bad: all of them show on white and on black."""
-    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415 - slow to load
-
-    shades = LinearSegmentedColormap.from_list("loss", [GOOD, MIDDLE, BAD])
-    return tuple(shades(place))
+    spread_axis(panel.yaxis, panel.set_yscale, [value for value in values if math.isfinite(value)])
 
 
 def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from bbo.record import Record
 from bbo.reports import optuna_figures, pictures
 from bbo.reports.cautions import cautions
 from bbo.reports.curves import learning_curves
-from bbo.reports.overview import Overview, read_overview, table
+from bbo.reports.head import table
+from bbo.reports.overview import Overview, read_overview
 from bbo.reports.parallel import parallel
 from bbo.reports.study import study_of
 from bbo.reports.svg import as_file, as_svg, drawing, on_page
@@ -50,7 +51,6 @@ class Part:
 
     title: str
     figures: Sequence[Picture]
-    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Section:
     name: str
     table: Sequence[tuple[str, str]]
     cautions: Sequence[str]
-    parts: Sequence[Part] = field(default_factory=list)
+    parts: Sequence[Part]
 
     @property
     def figures(self) -> list[Picture]:

@@ -7,7 +7,7 @@ not depend on another parameter, and is named after both.
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -122,7 +122,7 @@ def params_of(experiment: Experiment, entry: Entry) -> dict[str, Any]:
     return {names[name]: _param(variables[name].decode(x)) for name, x in pairs}
 
 
-def distributions_of(experiment: Experiment) -> Mapping[str, BaseDistribution]:
+def distributions_of(experiment: Experiment) -> dict[str, BaseDistribution]:
     names = names_of(experiment)
     return {names[name]: _distribution(experiment.space.variables[name]) for name in names}
 

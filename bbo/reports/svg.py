@@ -16,7 +16,7 @@ PAPER = "#fdfefc"
 DARK_INK = "#24292f"
 """On the white ground that a file has."""
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "backend": "agg",
     "svg.fonttype": "none",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
@@ -50,7 +50,9 @@ def drawing() -> Iterator[None]:
     import matplotlib as mpl  # noqa: PLC0415 - slow to load
     from matplotlib import pyplot  # noqa: PLC0415
 
-    with mpl.rc_context({**mpl.rcParamsDefault, **SETTINGS}):
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(SETTINGS)
         try:
             yield
         finally:
@@ -66,7 +68,8 @@ def as_svg(figure: Any, name: str) -> str:
         whole = text.getvalue()
     drawn = whole[whole.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>\s*", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
+    prefix = re.sub(r"[^\w.-]", "-", name)
+    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", drawn)
     return re.sub(r"[ \t]+\n", "\n", drawn)
 
 

@@ -76,7 +76,7 @@ def read_timeline(record: Record, entries: Sequence[Entry]) -> Timeline:
         end = max(part.finished for part in parts) - began
         bars.append(
             Bar(
-                f"{host} {slot}" if len(hosts) > 1 else slot,
+                f"{host} {slot}".strip() if len(hosts) > 1 else slot,
                 end - sum(part.seconds for part in parts),
                 end,
                 tuple(part.number for part in parts),

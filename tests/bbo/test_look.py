@@ -20,7 +20,8 @@ from bbo import status as standing
 from bbo.arguments import run_names
 from bbo.cli import app
 from bbo.run import Run
-from tests.bbo.reports.made import Made
+from bbo.runlog import Answer
+from tests.bbo.reports.made import BEGAN, Made
 from tests.browser import DESKTOP, chromium, errors, resize
 from tests.conftest import ROOT, python
 
@@ -74,7 +75,7 @@ def test_status_of_a_run_that_is_over(here: Path) -> None:
     found = json.loads(bbo("status", "toy", "--json")[1])
     assert (found["evaluations"], found["budget"], found["driven"], found["pending"]) == (12, 12, False, [])
     status, words = bbo("status", "toy")
-    assert status == 0 and "nobody drives it" in words and "12 of 12 evaluations" in words
+    assert status == 0 and "nobody drives it" in words and "12 of 12 evaluation(s)" in words
 
 
 def test_list(here: Path) -> None:
@@ -162,11 +163,35 @@ def test_status_of_a_run_under_way(tmp_path: Path) -> None:
     assert (pending["progress"]["step"], pending["progress"]["steps"]) == (20, 40)
 
 
+def test_words_in_brackets_are_no_markup(tmp_path: Path) -> None:
+    run = Made(tmp_path / "run", ROOT / "params" / "toy.yaml")
+    run.ask((3, 16, 3, -4.5))
+    run.log.answer(Answer(1, (float("inf"), 0.0), "failed", BEGAN, "job", "[Errno 28] [/]"))
+    assert "failed: [Errno 28] [/]" in bbo("status", str(run.run.folder))[1]
+
+
 def test_status_before_the_first_evaluation(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     with run.driven():
         status, words = bbo("status", str(run.folder), "--json")
     assert status == 0 and json.loads(words)["evaluations"] == 0
+
+
+def test_a_log_is_followed_until_the_evaluation_is_over(tmp_path: Path) -> None:
+    run = Made(tmp_path / "run", ROOT / "params" / "toy.yaml")
+    run.ask((3, 16, 3, -4.5))
+    log = run.store.evaluation("K1").log_file
+
+    def train() -> None:
+        log.write_text("step 1\n")
+        time.sleep(0.5)
+        with log.open("a") as file:
+            file.write("step 2\n")
+        run.end(1, 2.0)
+
+    with run.run.driven():
+        threading.Timer(0.5, train).start()
+        assert bbo("log", str(run.run.folder), "1", "--follow") == (0, "step 1\nstep 2\n")
 
 
 @pytest.fixture

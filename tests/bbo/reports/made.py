@@ -42,6 +42,7 @@ class Made:
         gpus: int = 0,
         source: str = "trained",
         metrics: Mapping[str, float] = {},
+        parent: str | None = None,
     ) -> None:
         """Trained from `start` seconds after BEGAN; a loss of None: failed."""
         ask = self.log.asks[number - 1]
@@ -64,6 +65,7 @@ class Made:
             seed=0,
             reason="out of memory: 40 GiB" if loss is None else None,
             versions={"torch": "2.13.0"},
+            parent=parent,
         )
         if source != "store":
             self.store.evaluation(ask.key).record(result)

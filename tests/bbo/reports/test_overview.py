@@ -8,7 +8,8 @@ import pytest
 
 from bbo.reports.cautions import cautions, noise_of, side_of
 from bbo.reports.curves import learning_curves
-from bbo.reports.overview import duration, read_overview, table
+from bbo.reports.head import duration, table
+from bbo.reports.overview import read_overview
 from bbo.reports.parallel import parallel
 from bbo.reports.timeline import read_timeline
 from bbo.space import Variable
@@ -68,6 +69,21 @@ def test_a_metric_that_is_maximized_keeps_its_sign(made: Callable[..., Made]) ->
     assert over.best is not None and over.value(over.best) == 0.75
     assert over.gain(over.best, over.base) == 0.5 and over.gain(over.best, over.x0) == 0.25
     assert "higher" in dict(table(over))["gain over X0"]
+
+
+def test_what_counts_as_an_evaluation(made: Callable[..., Made]) -> None:
+    low = made("low")
+    low.ask(X0, (4, 21, 1, -2.5), fidelity={"epochs_fraction": 0.25})
+    low.end(1, 0.5)
+    low.end(2, 0.75)
+    assert read_overview(low.read()).trace.evaluations == [1, 2]
+    parts = made("parts")
+    parts.ask(X0, (4, 21, 1, -2.5), fidelity={"epochs_fraction": 0.25})
+    parts.end(1, 0.5, parent="-")
+    parts.end(2, 0.75, parent="K1")
+    over = read_overview(parts.read())
+    assert over.trace.evaluations == [0.25, 0.5] and over.x0 is None
+    assert "intervals" in cautions(over)[-1]
 
 
 def test_the_front(made: Callable[..., Made]) -> None:
