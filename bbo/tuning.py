@@ -151,7 +151,9 @@ def _check_names(name: str, objective: Any, kind: str, backend: str, of_katib: M
     for argument in of_katib:
         if argument not in OF_KATIB:
             raise TypeError(f"tune() got an unexpected keyword argument {argument!r}")
-    if backend == "local" and of_katib:
+    if backend == "katib":
+        raise InputError("backend: katib is not part of this version, runs are of this machine: leave it out")
+    if of_katib:
         raise InputError(*(f"{argument}: is for backend='katib': {OF_KATIB[argument]}" for argument in of_katib))
 
 
