@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Set
 
-from bbo.experiment import Experiment
+from bbo.experiment import Experiment, Rank
 from bbo.front import best_first
 from bbo.index import Index
 from bbo.runlog import Answer, Ask
@@ -48,10 +48,12 @@ def keeps(index: Index, experiment: Experiment, surrogates: Set[str]) -> Callabl
     One whose scores are still to come may; its adapter is needed for them too. For executors that carry it here.
     """
     kept = experiment.resources.kept
-    with index.locked():
-        ranks = {key: tuple(rank) for key, rank in index.state.kept.items()}
+    ranks: dict[str, Rank] = {}
 
     def keeps(result: Result) -> bool:
+        if not ranks:
+            with index.locked():
+                ranks.update({key: tuple(rank) for key, rank in index.state.kept.items()})
         if kept is None or result.status == "failed":
             return kept is None
         metrics = {**result.metrics, "gpu_seconds": result.gpu_seconds}

@@ -85,7 +85,7 @@ def _plan(searched: Searched, good: Good, request: Mapping[str, Any]) -> Plan:
     good.require_whole()
     content = {**searched.experiment.document}
     content["resources"] = {k: v for k, v in content.get("resources", {}).items() if k != "time_limit"}
-    resources = searched.experiment.resources.model_copy(update={"time_limit": None})
+    resources = searched.experiment.resources.model_copy(update={"time_limit": None, "worker": "fresh"})
     source = replace(searched.experiment.source, content=content)
     experiment = replace(searched.experiment, source=source, resources=resources)
     blackbox = Blackbox(experiment, searched.store, searched.run.preflight_file)

@@ -19,6 +19,7 @@ after an idle time, and with it a Ray that it has started.
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -78,12 +79,12 @@ def main() -> int:
         pool = Pool(options.address, options.gpus, options.cpus, options.carried, options.code)
     except (ConnectionError, ValueError, RuntimeError) as error:
         said = str(error).strip().splitlines()[0]
-        told.write(json.dumps(_refused(f"resources.ray.address: {said}")) + "\n")
+        print(json.dumps(_refused(f"resources.ray.address: {said}")), file=told, flush=True)
         return 1
     lifeline.watch(pool.close, outlives_parent=True)
 
     def ready() -> None:
-        told.write("{}\n")
+        print("{}", file=told, flush=True)
         told.close()
 
     try:
@@ -126,7 +127,7 @@ class Broker:
                     if "job" not in message:
                         self._count(wire)
                     elif message["job"] in jobs:
-                        jobs[message["job"]].inbox.put(message)
+                        jobs[message["job"]].tell(message)
                     else:
                         jobs[message["job"]] = _Job(message["job"], wire, self._pool, cancelled)
                         jobs[message["job"]].start()
@@ -148,35 +149,51 @@ class _Job(threading.Thread):
 
     def __init__(self, job: str, wire: Wire, pool: "Pool", cancelled: threading.Event) -> None:
         super().__init__(name=job, daemon=True)
-        self.job, self.inbox = job, queue.SimpleQueue[dict[str, Any]]()
-        self._wire, self._pool, self._cancelled = wire, pool, cancelled
-        pool.stand_in_line(self)
-        self._spool: Path | None = None
+        self._job, self._wire, self._pool, self._cancelled = job, wire, pool, cancelled
+        self._answers = queue.SimpleQueue[dict[str, Any]]()
+        self._flags = queue.SimpleQueue[str]()
         self._said = ""
+        pool.stand_in_line(self)
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Hand on what the blackbox says."""
+        if "flag" in message:
+            self._flags.put(message["flag"])
+        else:
+            self._answers.put(message)
 
     def run(self) -> None:
-        from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415
+        from ray.exceptions import RayActorError, RayError, RayTaskError  # noqa: PLC0415
 
         from bbo.executors.pool import Cancelled  # noqa: PLC0415
 
         actor, started, ended = None, False, {}
         try:
-            actor = self._pool.take(self, self._cancelled, self._wait)
-            orders = self._prepare(actor)
-            started = True
+            while not started:
+                actor = self._pool.take(self, self._cancelled, self._wait)
+                try:
+                    orders = self._prepare(actor)
+                    started = True
+                except RayActorError:  # it was idle on a machine that is gone
+                    self._pool.drop(actor)
+                    self._pool.stand_in_line(self)
+                    actor = None
+            assert actor is not None
             ended = self._watch(actor, orders)
         except Cancelled:
             pass
         except RayTaskError as error:  # what a method of Node has raised
             ended = _refused(f"{actor.host if actor else 'Ray'}: {error.cause}")
         except RayError as error:
-            print(f"{self.job}: {error}", file=sys.stderr, flush=True)
+            print(f"{self._job}: {error}", file=sys.stderr, flush=True)
             # Once the job has started it died with its machine or actor; before, nothing can start there.
             ended = {"ended": -signal.SIGKILL} if started else _refused(str(error).splitlines()[0])
         except (InputError, OSError) as error:
             ended = _refused(str(error), "input" if isinstance(error, InputError) else "machine")
         if actor is not None:
             self._leave(actor)
+        if started and self._cancelled.is_set():
+            shutil.rmtree(_spool(orders), ignore_errors=True)
         with suppress(OSError):  # a blackbox that is gone
             self._say(ended)
 
@@ -185,7 +202,7 @@ class _Job(threading.Thread):
         while "slot" not in (found := self._call(actor.handle.acquire)):
             self._wait(f"waiting for a device of {actor.host} held by {found['holders']}")
             self._pause(LOOK)
-        root = None if actor.root is None else f"{actor.root}/{self.job}"
+        root = None if actor.root is None else f"{actor.root}/{self._job}"
         self._say({"placed": found["slot"], "devices": found["devices"], "root": root})
         orders: dict[str, Any] = self._hear()["orders"]
         if root is not None:
@@ -194,14 +211,14 @@ class _Job(threading.Thread):
                 for digest in self._call(actor.handle.lacks, list(files)):
                     self._send(files[digest], actor.handle.put, digest)
             for path in orders["along"]:
-                self._send(path, actor.handle.bring, self.job, path)
+                self._send(path, actor.handle.bring, self._job, path)
         return orders
 
     def _watch(self, actor: "Actor", orders: dict[str, Any]) -> dict[str, Any]:
-        self._say({"started": self._call(actor.handle.start, self.job, orders)})
+        self._say({"started": self._call(actor.handle.start, self._job, orders)})
         while True:
-            while not self.inbox.empty():
-                self._call(actor.handle.flag, self.inbox.get()["flag"])
+            while not self._flags.empty():
+                self._call(actor.handle.flag, self._flags.get())
             report = self._call(actor.handle.watch, WATCH)
             if "exit" in report:
                 status, timed_out = report["exit"]
@@ -215,7 +232,7 @@ class _Job(threading.Thread):
 
     def _take(self, actor: "Actor", orders: dict[str, Any], files: list[dict[str, Any]]) -> list[tuple[str, str]]:
         """Fetch these files: (where each lies now, where it belongs), the final ones last."""
-        spool = Path(orders["log"]).with_suffix(".in")
+        spool = _spool(orders)
         spool.mkdir(exist_ok=True)
         fetched = {f["path"]: self._fetch(actor, f, spool) for f in files if f["kind"] != "weights"}
         for folder in orders["evaluations"]:
@@ -256,7 +273,7 @@ class _Job(threading.Thread):
     def _hear(self) -> dict[str, Any]:
         while True:
             with suppress(queue.Empty):
-                return self.inbox.get(timeout=LOOK)
+                return self._answers.get(timeout=LOOK)
             self._pause(0)
 
     def _pause(self, seconds: float) -> None:
@@ -271,7 +288,7 @@ class _Job(threading.Thread):
         self._said = sentence
 
     def _say(self, message: dict[str, Any]) -> None:
-        self._wire.say({"job": self.job, **message})
+        self._wire.say({"job": self._job, **message})
 
     def _leave(self, actor: "Actor") -> None:
         """Free the actor once nothing of the job is left; where that cannot be had, end it."""
@@ -283,6 +300,11 @@ class _Job(threading.Thread):
             self._pool.give(actor)
         except RayError:
             self._pool.drop(actor)
+
+
+def _spool(orders: dict[str, Any]) -> Path:
+    """Where a job's files lie before they are put in place."""
+    return Path(orders["log"]).with_suffix(".in")
 
 
 def _refused(sentence: str, kind: str = "machine") -> dict[str, Any]:

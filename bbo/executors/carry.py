@@ -6,20 +6,20 @@ ROOT/data/x.jsonl, and the job's documents say so.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bbo.executors.protocol import Launch
+from bbo.executors.protocol import Files, Launch
 from bbo.store import Evaluation
 
 OURS = {"claim", "train.log", "stop"}
 """Files of an evaluation that are nobody else's."""
 
 
-def orders(launch: Launch, root: str) -> dict[str, Any]:
+def orders(launch: Launch, files: Files, root: str) -> dict[str, Any]:
     """What the other machine is told of a job whose paths stand below `root` there. To be called after `prepare`."""
-    files = launch.files()
     documents = dict(files.documents)
     if files.job is not None:
         documents[files.job] = json.loads(files.job.read_text())
@@ -70,11 +70,15 @@ def contents(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def place(arrived: Sequence[tuple[str, str]]) -> None:
+def place(arrived: Sequence[tuple[str, str]], root: str) -> None:
     """Put files that lie ready under the first names where they belong, in this order; a result is on disk by then."""
     for ready, name in arrived:
         target = Path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix in (".json", ".md"):  # stopped.json says for which run, an adapter for which model
+            # Of any job: what stays loaded there may have been read by an earlier one.
+            there = re.escape(str(Path(root).parent)) + "/[^/]+(?=/)"
+            Path(ready).write_text(re.sub(there, "", Path(ready).read_text()))
         evaluation = Evaluation(target.parent)
         is_final = target in (evaluation.result_file, evaluation.stopped_file)
         if is_final:

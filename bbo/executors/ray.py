@@ -24,7 +24,7 @@ import psutil
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
 from bbo.executors.carry import orders, place
-from bbo.executors.protocol import Exit, Launch, Started
+from bbo.executors.protocol import Exit, Files, Launch, Started
 from bbo.executors.resident import IDLE_ALONE, IDLE_DRIVEN, socket_file
 from bbo.executors.slots import Slot
 from bbo.executors.wire import Wire
@@ -169,6 +169,7 @@ class _Job:
         """Of this machine."""
         self._wire, self._started, self._is_cluster = wire, started, is_cluster
         self._flags: list[Path] = []
+        self._root, self._files = "", Files({}, {})
 
     def understand(self, message: Mapping[str, Any]) -> Exit | None:
         """Do what a message asks for. Its exit, where it says that the job has ended. Raises MachineError."""
@@ -179,12 +180,12 @@ class _Job:
                 self.pid = message["started"]
                 self._started(self.launch, self.pid)
         elif "arrived" in message:
-            place(message["arrived"])
+            place(message["arrived"], self._root)
             for path in message["gone"]:
                 Path(path).unlink(missing_ok=True)
         elif "weights_of" in message:
             result = json.loads(Path(message["result"]).read_bytes())
-            self._say({"wanted": self.launch.files().keeps(Path(message["weights_of"]), result)})
+            self._say({"wanted": self._files.keeps(Path(message["weights_of"]), result)})
         elif "waits" in message:
             print(message["waits"], file=sys.stderr, flush=True)
         elif "refused" in message:
@@ -202,9 +203,9 @@ class _Job:
     def _order(self, message: Mapping[str, Any]) -> None:
         self.launch.prepare(Slot(message["placed"], tuple(message["devices"]), ()))
         self.launch.log.parent.mkdir(parents=True, exist_ok=True)
-        root = message["root"]
-        if root is not None:
-            told = orders(self.launch, root)
+        if message["root"] is not None:
+            self._root, self._files = message["root"], self.launch.files()
+            told = orders(self.launch, self._files, self._root)
             self._flags = [Evaluation(Path(folder)).stop_file for folder in told["evaluations"]]
         else:
             told = _plain_orders(self.launch)

@@ -29,7 +29,7 @@ assert (folder / "state.safetensors").read_text() == "before"
 (folder / "adapter" / "weights").write_text("w" * 5000)
 (folder / "applied.json").write_text("{}")
 (folder / "state.safetensors").unlink()
-(folder / "result.json").write_text("{}")
+(folder / "result.json").write_text(json.dumps({"folder": str(folder), "model": f"{sys.argv[2]}/earlier/model"}))
 """
 
 
@@ -70,7 +70,7 @@ def there(own_locks: Path) -> Iterator[Node]:
 
 
 def test_documents_name_the_places_there(launch: Launch, tmp_path: Path) -> None:
-    told = orders(launch, "/ROOT")
+    told = orders(launch, launch.files(), "/ROOT")
     here = tmp_path / "here"
     assert told["arguments"][-1] == f"/ROOT{here}/job.json"
     job, experiment = (json.loads(told["texts"][str(here / name)]) for name in ("job.json", "x.yaml"))
@@ -82,7 +82,7 @@ def test_documents_name_the_places_there(launch: Launch, tmp_path: Path) -> None
 def send(there: Node, launch: Launch) -> dict[str, Any]:
     """As a broker does it, in parts of three bytes. What the last report said."""
     root = f"{there.hello()['root']}/{launch.job}"
-    told = orders(launch, root)
+    told = orders(launch, launch.files(), root)
     assert "slot" in there.acquire()
     for path, digest in told["reads"].items():
         for each in there.lacks([digest]):
@@ -101,7 +101,10 @@ def parts(method: Any, content: bytes, *about: str) -> None:
 def test_there_and_back(launch: Launch, there: Node, tmp_path: Path) -> None:
     digest = hashlib.sha256(b"rows").hexdigest()
     files = launch.files()
-    launch = replace(launch, files=lambda: replace(files, reads=dict.fromkeys(files.reads, digest)))
+    arguments = [*launch.arguments, there.hello()["root"]]
+    launch = replace(
+        launch, arguments=arguments, files=lambda: replace(files, reads=dict.fromkeys(files.reads, digest))
+    )
     assert there.lacks([digest]) == [digest]
     send(there, launch)
     said, offered, gone = b"", [], []
@@ -117,9 +120,13 @@ def test_there_and_back(launch: Launch, there: Node, tmp_path: Path) -> None:
     assert sorted(names) == [("applied.json", "other"), ("result.json", "final"), ("weights", "weights")]
     assert names[-1][0] == "result.json"
     (weights,) = (file for file in offered if file["kind"] == "weights")
-    (tmp_path / "spool").write_bytes(b"".join(there.read(weights["handle"], at, 999) for at in range(0, 5000, 999)))
-    place([(str(tmp_path / "spool"), weights["path"])])
+    root = f"{there.hello()['root']}/{launch.job}"
+    for name, file in (("weights", weights), ("result", offered[-1])):
+        content = b"".join(there.read(file["handle"], at, 999) for at in range(0, file["size"], 999))
+        (tmp_path / name).write_bytes(content)
+        place([(str(tmp_path / name), file["path"])], root)  # where an earlier job's folder is named too
     assert (evaluation.adapter / "weights").read_text() == "w" * 5000
+    assert json.loads(evaluation.result_file.read_text()) == {"folder": str(evaluation.folder), "model": "/model"}
     there.end()
     assert there.lacks([digest]) == [] and not list(Path(there.hello()["root"]).glob("j/*"))
 
