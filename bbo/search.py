@@ -92,7 +92,8 @@ def categorical(list: Sequence[Any]) -> Any:
 
 def _ordered(name: str, low: Any, high: Any, kinds: tuple[type, ...]) -> tuple[Any, Any]:
     for value in (low, high):
-        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        fits = isinstance(value, kinds) and not isinstance(value, bool)
+        if not fits or not math.isfinite(value):
             what = "whole numbers" if kinds == (builtins.int,) else "finite numbers"
             raise InputError(f"search.{name}: min and max must be {what}, got {value!r}")
     if not low < high:
