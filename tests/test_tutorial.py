@@ -18,14 +18,16 @@ SMALL = {
     "params/quickstart.yaml": {
         "train[:320]": "train[:32]",
         "../blackbox/tiny/valid.jsonl,": "../blackbox/tiny/few.jsonl,",
+        "cpus_per_job: 1, ": "",
     },
     "params/quickstart.txt": {"MAX_BB_EVAL       16": "MAX_BB_EVAL 11"},
 }
-"""Trainings of a second; and a budget just above the ten start-up points of TPE and GP."""
+"""Trainings of a second, one process at a time; and a budget just above the ten start-up points of TPE and GP."""
 
 SHORTER = {
     r"(bbo compare .*)--seeds \d+( --budget \d+)?": r"\1--seeds 1 --budget 11",
     "bbo compare params/quickstart.txt": "bbo compare params/toy.txt",
+    "nomad,tpe,gp,random": "nomad,tpe,random",
     r"--top 3 --seeds 5": "--top 2 --seeds 2",
 }
 """What a command becomes here, where it would take minutes."""
