@@ -31,7 +31,10 @@ def test_a_device_has_one_holder() -> None:
     assert second.devices == ("c", "d")
     assert "process" in slots.holders([("a",)])
     first.release()
-    assert slots.acquire([("a", "b")]) is not None
+    third = slots.acquire([("a", "b")])
+    assert third is not None
+    for held in (second, third):
+        held.release()
 
 
 def test_who_looks_at_a_device_does_not_hold_it() -> None:
