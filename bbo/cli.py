@@ -18,6 +18,7 @@ from bbo import nomad as nomad_command
 from bbo import optimize as optimize_command
 from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
+from bbo.katib import command as katib
 from bbo.pair import disagreements
 from bbo.problem import experiment_file, read_problem
 from bbo.run import find_run
@@ -117,6 +118,7 @@ def compare(  # noqa: PLR0913, PLR0917 - the options of a command
 
 
 app.add_typer(after.app)
+app.add_typer(katib.app)
 
 
 def main() -> None:

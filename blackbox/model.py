@@ -29,14 +29,14 @@ from bbo.errors import InputError
 from blackbox import heads
 from blackbox.data import Example
 from blackbox.labels import padding_token
+from blackbox.remote import MODEL_FILES
 from blackbox.settings import ClassificationSettings, ModelSettings, Settings, Training
 
 WEIGHTS = "*.safetensors"
-FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 
 
 def find_model(settings: ModelSettings, base: Path) -> Path:
-    """The folder with the model's files, downloaded first where it is a hub id.
+    """The folder with the model's files, downloaded first where it is a hub id or a URL.
 
     Raises InputError with one sentence: what is missing, or where to ask for access and how to download.
     """
@@ -230,7 +230,7 @@ def _download(repository: str, revision: str | None) -> Path:
     """The hub model's folder in the local cache, brought up to date where the hub can be reached."""
     command = f"`hf download {repository}`"
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(MODEL_FILES)))
     except GatedRepoError:
         raise InputError(
             f"model.path: {repository} is gated: ask for access at https://huggingface.co/{repository}, then set "
