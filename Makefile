@@ -26,9 +26,11 @@ docs: .venv/extras
 	$(BIN)/python -m blackbox.reference > Docs/reference.md
 	$(BIN)/mkdocs build --strict
 
-# overhead of the harness, the certificate, packs against Trainer + PEFT; tokens per second where there is a GPU
+# overhead of the harness, its growth beside Optuna's storages, the certificate, packs against Trainer + PEFT; tokens per
+# second where there is a GPU
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.overhead --json $(RESULTS)/overhead.json
+	$(BIN)/python -m benchmarks.scale --json $(RESULTS)/scale.json
 	$(BIN)/python -m benchmarks.certificate --json $(RESULTS)/certificate.json
 	$(BIN)/python -m benchmarks.packing --json $(RESULTS)/packing.json
 	if nvidia-smi >/dev/null 2>&1; then $(BIN)/python -m benchmarks.throughput --json $(RESULTS)/throughput.json; fi

@@ -15,6 +15,7 @@ from bbo import optimize as optimize_command
 from bbo.arguments import RUN
 from bbo.errors import InputError, MachineError
 from bbo.experiment import read_experiment
+from bbo.katib import command as katib
 from bbo.pair import disagreements
 from bbo.problem import experiment_file, read_problem
 from bbo.record import store_of
@@ -110,6 +111,7 @@ def compare(  # noqa: PLR0913, PLR0917 - the options of a command
 app.add_typer(after.app)
 app.add_typer(look.app)
 app.add_typer(submit.app)
+app.add_typer(katib.app)
 
 
 def main() -> None:

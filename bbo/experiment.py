@@ -317,7 +317,8 @@ class Experiment:
         content = {**self.document, "relative_to": str(self.base)}
         if training:
             content["training"] = {**self.training, **training}
-        return f"# Copy of {self.path}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text: str = yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+        return f"# Copy of {self.path}\n{text}"
 
 
 def read_experiment(path: Path) -> Experiment:

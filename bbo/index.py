@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from bbo.errors import MachineError
@@ -113,7 +113,7 @@ class Index(Log):
             with closing(self._db), self._db:
                 yield
                 self.state.log = self._offset
-                self._db.execute("REPLACE INTO state VALUES (1, ?)", (json.dumps(asdict(self.state)),))
+                self._db.execute("REPLACE INTO state VALUES (1, ?)", (json.dumps(vars(self.state)),))
         except sqlite3.Error as error:
             raise MachineError(f"{self._file}: {error}") from None
 

@@ -14,7 +14,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -103,28 +104,42 @@ class Score:
     reason: str | None = None
 
 
+class _Inside:
+    """A path in an evaluation's folder, made when it is asked for: an evaluation is looked up often, for one or two."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, evaluation: "Evaluation", _: type) -> Path:
+        return evaluation.folder / self._name
+
+
 class Evaluation:
     """One evaluation's folder: spells every file name in it."""
+
+    experiment_file = _Inside("experiment.yaml")
+    point_file = _Inside("point.txt")
+    applied_file = _Inside("applied.json")
+    progress_file = _Inside("progress.jsonl")
+    log_file = _Inside("train.log")
+    adapter = _Inside("adapter")
+    model = _Inside("model")
+    """Instead of an adapter, where all weights were trained."""
+    state_file = _Inside("state.safetensors")
+    """Where training stands after its last whole epoch; there while it is under way, or where it is to be kept."""
+    stop_file = _Inside("stop")
+    """While it is there, training ends at the next epoch's end, without a result."""
+    stopped_file = _Inside("stopped.json")
+    result_file = _Inside("result.json")
+    scores = _Inside("scores")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.key = folder.name
-        self.experiment_file = folder / "experiment.yaml"
-        self.point_file = folder / "point.txt"
-        self.applied_file = folder / "applied.json"
-        self.progress_file = folder / "progress.jsonl"
-        self.log_file = folder / "train.log"
-        self.adapter = folder / "adapter"
-        self.model = folder / "model"
-        """Instead of an adapter, where all weights were trained."""
-        self.state_file = folder / "state.safetensors"
-        """Where training stands after its last whole epoch; there while it is under way, or where it is to be kept."""
-        self.stop_file = folder / "stop"
-        """While it is there, training ends at the next epoch's end, without a result."""
-        self.stopped_file = folder / "stopped.json"
-        self.result_file = folder / "result.json"
-        self.scores = folder / "scores"
-        self.claim = Claim(folder / "claim")
+
+    @cached_property
+    def claim(self) -> Claim:
+        return Claim(self.folder / "claim")
 
     @property
     def milestones(self) -> tuple[Path, ...]:
@@ -152,7 +167,7 @@ class Evaluation:
     def record(self, result: Result) -> None:
         """Write result.json, durable and whole. The last step: its existence means all else is there."""
         assert result.key == self.key, (result.key, self.key)
-        write_json(self.result_file, asdict(result))
+        write_json(self.result_file, vars(result))
 
     def score(self, name: str) -> Score | None:
         """A benchmark's score, or None while there is none."""
@@ -166,7 +181,7 @@ class Evaluation:
 
     def record_score(self, score: Score) -> None:
         """Write scores/NAME.json, durable and whole."""
-        write_json(self.scores / f"{score.name}.json", asdict(score))
+        write_json(self.scores / f"{score.name}.json", vars(score))
 
     def spent(self) -> tuple[float, float] | None:
         """Seconds and GPU-seconds of its training and of all its scores; None while it has no result."""
@@ -188,7 +203,7 @@ class Evaluation:
 
     def stop(self, stopped: Stopped) -> None:
         """Write stopped.json, durable and whole."""
-        write_json(self.stopped_file, asdict(stopped))
+        write_json(self.stopped_file, vars(stopped))
 
     def epochs(self) -> list[dict[str, Any]]:
         """The whole lines of progress.jsonl that end an epoch."""

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -178,6 +179,17 @@ def _replay(every: Sequence[Filled], calls: int) -> None:
 
 def _evaluate(filled: Filled) -> None:
     """A new evaluation, with and without the time of flushing to disk."""
+    with flushing() as flushed:
+        began = time.process_time()
+        filled.time("new", filled.point(), filled.in_process)
+        filled.seconds["cpu"].append(time.process_time() - began)
+    filled.seconds["flushing"].append(sum(flushed))
+    filled.seconds["rest"].append(filled.seconds["new"][-1] - sum(flushed))
+
+
+@contextmanager
+def flushing() -> Iterator[list[float]]:
+    """The seconds of each call of os.fsync within."""
     flushed: list[float] = []
     fsync = os.fsync
 
@@ -187,11 +199,7 @@ def _evaluate(filled: Filled) -> None:
         flushed.append(time.perf_counter() - began)
 
     with patch("os.fsync", timed):
-        began = time.process_time()
-        filled.time("new", filled.point(), filled.in_process)
-        filled.seconds["cpu"].append(time.process_time() - began)
-    filled.seconds["flushing"].append(sum(flushed))
-    filled.seconds["rest"].append(filled.seconds["new"][-1] - sum(flushed))
+        yield flushed
 
 
 def _driver(filled: Filled) -> Callable[[], float]:

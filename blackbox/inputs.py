@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from bbo.experiment import Experiment
+from blackbox.remote import MODEL_FILES
 from blackbox.scores.sources import FORMATS
 from blackbox.settings import DataSettings, Settings, Source
-
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-"""Of a model's folder. Other formats of weights can run code and are not read."""
 
 
 def inputs_of(

@@ -16,6 +16,7 @@ from bbo.stopping import Asked, compared_with
 from bbo.store import ROOT, Result, Score, Store, write_json
 from blackbox.failure import failure_file, raise_failure
 from blackbox.launch import launcher
+from blackbox.nodes import Notes, our_nodes
 from blackbox.objective import command, is_callable
 from blackbox.preflight import Preflight
 from blackbox.scores.requests import Request, Wanted
@@ -127,6 +128,8 @@ class Jobs:
 
         def prepare(slot: Slot) -> None:
             write_json(file, self._describe(name, job, slot))
+            if processes > 1 and (nodes := our_nodes()):
+                Notes(self.store.jobs, nodes).add(str(file.absolute()))
             for candidate in [] if trained else job:
                 self.store.evaluation(candidate.key).attach_log(file.with_suffix(".log"))
 

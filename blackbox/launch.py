@@ -11,6 +11,7 @@ import yaml
 
 from bbo.errors import InputError
 from bbo.executors.slots import gpus_of
+from blackbox.nodes import our_nodes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +43,7 @@ def launcher(
     With a configuration file of `accelerate config` that file decides about all but job and processes. Raises
     InputError where it asks for what the trainer cannot honour.
     """
+    nodes = our_nodes() if processes > 1 else None
     environment = {"PYTHONPATH": python_path(), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
     threads = str(1 if gpus_of(devices) else max(1, len(devices) // processes))
     if not gpus_of(devices):
@@ -51,12 +53,20 @@ def launcher(
     if accelerate_config is not None:
         check_accelerate_config(accelerate_config)
         options = ["--config_file", str(accelerate_config), "--num_processes", str(processes)]
+        options += [] if nodes is None else nodes.options
     else:
-        options = ["--num_processes", str(processes), "--num_machines", "1"]
-        options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
         # --multi_gpu means one process per device also where the device is the CPU; port 0 is any free one, since
         # several jobs may run side by side.
-        options += ["--multi_gpu", "--main_process_port", "0"]
+        options = [
+            "--num_processes",
+            str(processes),
+            "--multi_gpu",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+        ]
+        options += ["--num_machines", "1", "--main_process_port", "0"] if nodes is None else nodes.options
     if not gpus_of(devices):
         options += ["--num_cpu_threads_per_process", threads]
     # The launcher's module instead of its script: the same program, from this very interpreter.

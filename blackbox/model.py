@@ -28,15 +28,15 @@ from transformers.utils.import_utils import is_bitsandbytes_available
 from bbo.errors import InputError
 from blackbox import heads
 from blackbox.data import Example
-from blackbox.inputs import MODEL_FILES
 from blackbox.labels import padding_token
+from blackbox.remote import MODEL_FILES
 from blackbox.settings import ClassificationSettings, ModelSettings, Settings, Training
 
 WEIGHTS = "*.safetensors"
 
 
 def find_model(settings: ModelSettings, base: Path) -> Path:
-    """The folder with the model's files, downloaded first where it is a hub id.
+    """The folder with the model's files, downloaded first where it is a hub id or a URL.
 
     Raises InputError with one sentence: what is missing, or where to ask for access and how to download.
     """

@@ -15,6 +15,7 @@ from bbo.errors import InputError
 from bbo.experiment import Experiment
 from blackbox.hyperparameters import OF_LORA, Float, Int, Section, Training
 from blackbox.prompts import PLACEHOLDER
+from blackbox.remote import fetch_file, fetch_model, is_url
 from blackbox.scores.settings import ScoresSettings
 
 __all__ = [
@@ -35,7 +36,7 @@ class ModelSettings(Section):
     """Which frozen base model."""
 
     path: str = Field(min_length=1)
-    """A folder in Hugging Face's format, or a hub id."""
+    """A folder in Hugging Face's format, a hub id, or the URL of a folder, as s3://bucket/llama."""
     revision: str | None = None
     """A commit, tag or branch of the hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -46,14 +47,19 @@ class ModelSettings(Section):
     """nf4: the frozen weights in 4 bits, through bitsandbytes on a GPU (QLoRA, arXiv 2305.14314)."""
 
     def resolved(self, base: Path) -> str:
-        """The absolute folder (what starts with . / ~ or exists is one, relative to `base`), or else the hub id."""
+        """The absolute folder (what starts with . / ~ or exists is one, relative to `base`), or else the hub id.
+
+        A URL's folder is downloaded first: raises as blackbox/remote.py.
+        """
+        if is_url(self.path):
+            return str(fetch_model(self.path))
         folder = (base / Path(self.path).expanduser()).resolve()
         local = self.path.startswith((".", "/", "~")) or self.path.count("/") > 1 or folder.is_dir()
         return str(folder) if local else self.path
 
 
 class Source(Section):
-    """Where rows come from: a JSON, JSONL, CSV or Parquet file, or a data set on the hub."""
+    """Where rows come from: a JSON, JSONL, CSV or Parquet file, also at a URL, or a data set on the hub."""
 
     path: str = Field(min_length=1)
     """A .json, .jsonl, .csv or .parquet file, or the hub's id of a data set."""
@@ -63,6 +69,13 @@ class Source(Section):
     """The hub data set's configuration, as `main` of openai/gsm8k."""
     revision: str | None = None
     """A commit, tag or branch of the hub's data set."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_file(cls, value: str) -> str:
+        if is_url(value) and Path(value).suffix.lower() not in FILE_TYPES:
+            raise ValueError(f"a URL must end in one of {', '.join(FILE_TYPES)}")
+        return value
 
     @field_validator("split")
     @classmethod
@@ -77,7 +90,9 @@ class Source(Section):
         return FILE_TYPES.get(Path(self.path).suffix.lower())
 
     def file(self, base: Path) -> Path | None:
-        """The local file, relative to `base`; None for a hub id."""
+        """The local file, relative to `base`; a URL's is downloaded first (blackbox/remote.py). None for a hub id."""
+        if is_url(self.path):
+            return fetch_file(self.path)
         return (base / Path(self.path).expanduser()).absolute() if self.file_type else None
 
 

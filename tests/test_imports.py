@@ -24,7 +24,8 @@ LAYERS = [
     {"conduct", "reports"},
     {"nomad", "status", "listing", "huggingface"},
     {"optimize", "race", "confirm", "handle", "draft"},
-    {"compare", "after", "look", "submit", "tuning"},
+    {"compare", "after", "look", "submit", "katib"},
+    {"tuning"},
     {"cli"},
 ]
 """From the ground up: a module of bbo imports only from layers below its own (or, within a parser, beside it)."""
@@ -51,7 +52,7 @@ def test_bbo_never_imports_the_blackbox() -> None:
 
 
 def test_layers() -> None:
-    modules = {file.stem for file in (ROOT / "bbo").glob("*.py")} | {"executors", "optimizers", "reports"}
+    modules = {file.stem for file in (ROOT / "bbo").glob("*.py")} | {"executors", "katib", "optimizers", "reports"}
     for file in (ROOT / "bbo").rglob("*.py"):
         mine = file.relative_to(ROOT / "bbo").parts[0].removesuffix(".py")
         if mine == "__init__":

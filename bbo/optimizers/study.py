@@ -52,12 +52,17 @@ def _distribution(variable: Variable) -> BaseDistribution:
     return IntDistribution(int(lower), int(upper)) if variable.whole else FloatDistribution(lower, upper)
 
 
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Of the parameters that stand for the space's coordinates."""
+    return {name: _distribution(space.variables[name]) for name in space.free}
+
+
 class Sampled:
     """An Optuna study in memory with one sampler; its trials are the proposals."""
 
     def __init__(self, sampler: BaseSampler, space: Space, x0: Sequence[Point], objectives: int = 1) -> None:
         self._variables = {name: space.variables[name] for name in space.free}
-        self._distributions = {name: _distribution(variable) for name, variable in self._variables.items()}
+        self._distributions = distributions(space)
         self._order = {name: _by_value(variable) for name, variable in self._variables.items()}
         self._pending: dict[int, Trial] = {}
         self._asked = 0
