@@ -15,6 +15,7 @@ from bbo import draft, function, huggingface
 from bbo.errors import InputError
 from bbo.experiment import Experiment, read_experiment
 from bbo.handle import Handle
+from bbo.katib import tuned
 from bbo.run import Run
 
 FINE_TUNING = "fine-tuning"
@@ -29,6 +30,13 @@ OF_KATIB = {
     "pip_index_url": "install packages here with pip",
 }
 """Arguments that the local backend refuses, and why."""
+
+OF_THIS_MACHINE = {
+    "allow_dead": "a trial checks no variables",
+    "store": "evaluations lie on the volume, below runs/",
+    "x0": "Katib has no starting points",
+}
+"""Arguments that the Katib backend refuses, and why."""
 
 ARGUMENTS = {
     "--optimizer": "algorithm_name",
@@ -67,7 +75,7 @@ def tune(  # noqa: PLR0913 - as many as KatibClient.tune has
     objective_type: Literal["minimize", "maximize"] = "minimize",
     objective_goal: float | None = None,
     additional_metric_names: Sequence[str] = (),
-    algorithm_name: str = "nomad",
+    algorithm_name: str | None = None,
     algorithm_settings: Mapping[str, Any] = {},
     seed: int = 0,
     x0: Mapping[str, Any] | None = None,
@@ -75,7 +83,7 @@ def tune(  # noqa: PLR0913 - as many as KatibClient.tune has
     max_failed_trial_count: int | None = None,
     early_stopping: str | Mapping[str, Any] | None = None,
     trial_active_deadline_seconds: float | None = None,
-    resources_per_trial: Mapping[str, int] = {},
+    resources_per_trial: Mapping[str, Any] = {},
     num_procs_per_worker: int | None = None,
     retain_trials: bool = False,
     env_per_trial: Mapping[str, str] = {},
@@ -83,14 +91,17 @@ def tune(  # noqa: PLR0913 - as many as KatibClient.tune has
     store: str | Path | None = None,
     backend: Literal["local", "katib"] = "local",
     **of_katib: Any,
-) -> Handle:
+) -> Handle | tuned.Submitted:
     """Begin the run `name`, or continue it: Docs/python_api.md says what each argument is.
 
-    Returns as soon as the run's own process has taken it up. Raises InputError for whatever is wrong with the
-    arguments, and then leaves nothing on disk.
+    Returns as soon as the run's own process has taken it up; with `backend="katib"` when the cluster has the Katib
+    Experiment. Raises InputError for whatever is wrong with the arguments, and then leaves nothing on disk.
     """
     _check_names(name, objective, objective_type, backend, of_katib)
     _check_values(objective_goal, env_per_trial)
+    if backend == "katib":
+        _check_katib(objective, {"allow_dead": allow_dead, "store": store, "x0": x0})
+    local = backend == "local"
     source = None if isinstance(objective, str) else function.source_of(objective)
     run = Run((Path("runs") / name).absolute())
     folder = run.parameters.relative_to(Path.cwd())
@@ -111,16 +122,38 @@ def tune(  # noqa: PLR0913 - as many as KatibClient.tune has
             "time_limit": trial_active_deadline_seconds,
             "max_failed": max_failed_trial_count,
             "max_failed_total": max_failed_trial_count,
-        },
+        }
+        if local
+        else {},
         "relative_to": str(Path.cwd()),
     }
     document = draft.yaml_text(name, content)
     experiment = _checked(name, document)
+    if not local:
+        given = {
+            **of_katib,
+            "name": name,
+            "algorithm_name": algorithm_name,
+            "algorithm_settings": algorithm_settings,
+            "objective_goal": objective_goal,
+            "max_trial_count": max_trial_count,
+            "parallel_trial_count": parallel_trial_count,
+            "max_failed_trial_count": max_failed_trial_count,
+            "resources_per_trial": dict(resources_per_trial),
+            "num_procs_per_worker": num_procs_per_worker,
+            "env_per_trial": dict(env_per_trial),
+            "retain_trials": retain_trials,
+            "trial_active_deadline_seconds": trial_active_deadline_seconds,
+        }
+        try:
+            return tuned.create(experiment, seed, given)
+        except InputError as error:
+            raise _in_words_of_tune(error, name, training_parameters) from None
     file = str(folder / f"{name}.txt")
     options = [f"--goal={float(objective_goal)!r}"] if objective_goal is not None else []
     options += ["--store", str(store)] if store is not None else []
     keywords = {"BB_MAX_BLOCK_SIZE": parallel_trial_count, "MAX_BB_EVAL": max_trial_count, "SEED": seed}
-    if algorithm_name == "nomad":
+    if algorithm_name in (None, "nomad"):
         command, keywords = ["nomad", file], draft.keywords_of(algorithm_settings, parallel_trial_count, keywords)
     else:
         command = ["bbo", "run", file, "--run", name, "--optimizer", algorithm_name]
@@ -151,10 +184,16 @@ def _check_names(name: str, objective: Any, kind: str, backend: str, of_katib: M
     for argument in of_katib:
         if argument not in OF_KATIB:
             raise TypeError(f"tune() got an unexpected keyword argument {argument!r}")
-    if backend == "katib":
-        raise InputError("backend: katib is not part of this version, runs are of this machine: leave it out")
-    if of_katib:
+    if of_katib and backend == "local":
         raise InputError(*(f"{argument}: is for backend='katib': {OF_KATIB[argument]}" for argument in of_katib))
+
+
+def _check_katib(objective: Any, of_this_machine: Mapping[str, Any]) -> None:
+    """Raise for arguments that a cluster's trials cannot have."""
+    if not isinstance(objective, str):
+        raise InputError("objective: a function of yours runs on this machine only: leave out backend='katib'")
+    if wrong := [f"{name}: {why}" for name, why in OF_THIS_MACHINE.items() if of_this_machine[name]]:
+        raise InputError(*(f"{sentence}: leave it out with backend='katib'" for sentence in wrong))
 
 
 def _check_values(goal: object, environment: Mapping[str, str]) -> None:

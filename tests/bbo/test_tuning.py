@@ -142,7 +142,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"hp_space": {}}, "hp_space: must have a bbo.search object at least"),
     ({"objective_type": "max"}, "objective_type: must be minimize or maximize, got 'max'"),
     ({"model": "x"}, "a function finds its own model and data: leave out model and dataset"),
-    ({"backend": "katib"}, "backend: katib is not part of this version"),
+    ({"backend": "kubernetes"}, "backend: must be local or katib, got 'kubernetes'"),
     ({"namespace": "kubeflow", "num_workers": 4}, "namespace: is for backend='katib': a run of this machine has no"),
     ({"resources_per_trial": {"memory": "40G"}}, "resources_per_trial: memory: is not limited by the local backend"),
     ({"x0": {"rate": 1.0, "lora_config.r": 8}}, "x0: rate: 0 is outside [-5, -1]"),
