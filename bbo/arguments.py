@@ -7,19 +7,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bbo.run import RUNS, run_folders
+from bbo.run import RUNS as ROOT
+from bbo.run import run_folders
 
 
 def run_names(incomplete: str) -> Iterator[str]:
     """For a shell: names below runs/, or the paths of runs deeper down."""
-    for folder in run_folders(RUNS):
-        name = folder.name if folder.parent == RUNS else str(folder)
+    for folder in run_folders(ROOT):
+        name = folder.name if folder.parent == ROOT else str(folder)
         if name.startswith(incomplete):
             yield name
 
 
 RUN_HELP = "a name below runs/, or the path of a run folder"
 RUN = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP, autocompletion=run_names)]
+RUNS = Annotated[list[str], typer.Argument(metavar="RUN...", help=RUN_HELP, autocompletion=run_names)]
 JSON = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
 
 

@@ -83,13 +83,14 @@ def read_searched(name: str) -> Searched:
 
 def searched(record: Record) -> Searched:
     """The good points of a run. Raises InputError where there are none."""
-    good = _good(record)
+    good = good_points(record)
     if not good:
         raise InputError(f"{record.run.folder}: no good evaluation in it")
     return Searched(record.run, record.experiment, record.store, good)
 
 
-def _good(record: Record) -> list[Good]:
+def good_points(record: Record) -> list[Good]:
+    """Of a run, the best first."""
     experiment, found = record.experiment, dict[str, Good]()
     for ask in record.asks:
         answer = record.log.answers.get(ask.number)

@@ -117,6 +117,8 @@ def _experiment(run: Run, store: Store, asks: Sequence[Ask]) -> Experiment:
 def _status(experiment: Experiment, answer: Answer | None) -> Status:
     if answer is None:
         return "pending"
-    if answer.source in ("trained", "store"):
-        return "infeasible" if experiment.rank(answer.values or ())[0] > 0 else "ok"
-    return answer.source
+    match answer.source:
+        case "trained" | "store":
+            return "infeasible" if experiment.rank(answer.values or ())[0] > 0 else "ok"
+        case other:
+            return other

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bbo.errors import InputError, MachineError
 from bbo.runlog import RunLog
@@ -46,6 +47,7 @@ class Run:
         self.surrogate_calls = folder / "surrogate.txt"
         self.temporary = folder / "tmp"
         self.evals = folder / "evals"
+        self.report = folder / "report"
 
     @property
     def name(self) -> str:
@@ -62,11 +64,9 @@ class Run:
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"{self.folder}: is a file, not a run folder") from None
         with self.lock_file.open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock(lock):
                 lock.seek(0)
-                raise InputError(f"{self.folder}: driven by {lock.read() or 'another process'} already") from None
+                raise InputError(f"{self.folder}: driven by {lock.read() or 'another process'} already")
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
@@ -124,12 +124,27 @@ class Run:
         return int(process), host
 
     def is_driven(self) -> bool:
-        with self.lock_file.open("r+") as lock:
-            try:
+        """Whether somebody holds the run folder; of another host that shows where the file system shares its locks."""
+        try:
+            with self.lock_file.open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
         return False
+
+
+def _lock(file: IO[str]) -> bool:
+    """Take a driver's lock. Whoever asks whether a run is driven holds it for a moment, and is no driver."""
+    for _ in range(10):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
 
 
 def _changes(old: Any, new: Any, place: str = "") -> Iterator[str]:

@@ -253,11 +253,16 @@ class Store:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON to a temporary name, flush it to disk, rename it into place."""
+    write_text(path, json.dumps(content, indent=1))
+
+
+def write_text(path: Path, content: str) -> None:
+    """Likewise any text, as UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
     try:
-        with temporary.open("w") as file:
-            json.dump(content, file, indent=1)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

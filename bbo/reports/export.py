@@ -7,7 +7,7 @@ where there is nothing to say.
 """
 
 import csv
-import os
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from bbo.experiment import Experiment
 from bbo.record import Entry, Record
+from bbo.store import write_text
 
 LEADING = ("number", "block", "key", "source", "status", "reason")
 """Always there, in this order; so are TRAILING. What lies between them depends on the run."""
@@ -41,15 +42,11 @@ GROUPS = ("hp_", "x_", "fidelity_", "told_", "metric_", "score_", "phase_", "ver
 def write_csv(record: Record, file: Path) -> int:
     """Write all evaluations of a run, whole or not at all. How many there are."""
     rows = table(record)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns(rows), restval="")
-            writer.writeheader()
-            writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with io.StringIO(newline="") as stream:
+        writer = csv.DictWriter(stream, columns(rows), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        write_text(file, stream.getvalue())
     return len(rows)
 
 

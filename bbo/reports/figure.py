@@ -5,12 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bbo.reports.compare import Comparison, Curve
+from bbo.reports.style import base_line, style_of
 from bbo.reports.text import scale_of
-
-# Okabe and Ito's colours, which colour-blind people tell apart; lines and markers differ as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 
 
 def draw(comparison: Comparison, files: Sequence[Path]) -> None:
@@ -21,21 +17,13 @@ def draw(comparison: Comparison, files: Sequence[Path]) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     scale, unit = scale_of(comparison)
     for index, method in enumerate(sorted(comparison.methods, key=lambda each: each.name)):
-        style = _style(index)
+        style = style_of(index)
         _line(panels[0], method.by_evaluations, 1.0, style | {"label": method.name})
         _line(panels[1], method.by_hours, scale, style)
     _frame(panels, comparison, unit)
     figure.legend(loc="outside right upper", frameon=False, handlelength=4)
     for file in files:
         figure.savefig(file, dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
-
-
-def _style(index: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "linestyle": LINES[index % len(LINES)],
-        "marker": MARKERS[index % len(MARKERS)],
-    }
 
 
 def _line(panel: Any, curve: Curve, scale: float, style: dict[str, Any]) -> None:
@@ -61,7 +49,7 @@ def _frame(panels: Sequence[Any], comparison: Comparison, unit: str) -> None:
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
         if subject.base is not None:
-            _base(panel, subject.base)
+            base_line(panel, subject.base)
 
 
 def _limits(comparison: Comparison) -> tuple[float, float]:
@@ -80,15 +68,3 @@ def _limits(comparison: Comparison) -> tuple[float, float]:
     span = (high - low) or abs(low) or 1.0
     limits = sorted((sign * (low - 0.05 * span), sign * (high + 0.4 * span)))
     return limits[0], limits[1]
-
-
-def _base(panel: Any, base: float) -> None:
-    """The untouched base model's score: a line, or words where it is off the picture."""
-    low, high = panel.get_ylim()
-    place: dict[str, Any] = {"ha": "right", "color": "0.35", "fontsize": "small"}
-    if low <= base <= high:
-        panel.axhline(base, color="0.35", linewidth=1, linestyle=(0, (2, 3)))
-        panel.annotate("base model", (1, base), xycoords=("axes fraction", "data"), va="bottom", **place)
-    else:
-        corner, side = ((1, 1), "top") if base > high else ((1, 0.02), "bottom")
-        panel.annotate(f"base model: {base:.4g}", corner, xycoords="axes fraction", va=side, **place)

@@ -25,6 +25,8 @@ class Trace:
     """The same, times GPUs."""
     best: list[float] = field(default_factory=list)
     """So far; Inf until there is a good one."""
+    losses: list[float] = field(default_factory=list)
+    """Of each; Inf where it was not good."""
     worst: float = -math.inf
     """Of the good ones."""
     first: tuple[tuple[float, ...], float] | None = None
@@ -68,15 +70,17 @@ def read_trace(experiment: Experiment, log: RunLog, store: Store, seed: int, who
         trace.seconds.append(math.fsum(seconds for seconds, _ in charged.values()))
         trace.gpu_seconds.append(math.fsum(seconds for _, seconds in charged.values()))
         trace.best.append(best)
+        trace.losses.append(loss)
         trace.counts[answer.source] += 1
     return trace
 
 
 def _answered(log: RunLog) -> Iterator[tuple[Ask, Answer]]:
     """The asks of the run's optimizer, its surrogate's too, as they were answered, each once."""
+    native = not log.driven  # nobody but a native NOMAD has asked
     for answer in log.arrived:
         ask = log.asks[answer.number - 1]
-        if not ask.native and log.answers[answer.number] is answer and answer.source != "declined":
+        if ask.native == native and log.answers[answer.number] is answer and answer.source != "declined":
             yield ask, answer
 
 

@@ -42,6 +42,7 @@ class Made:
         gpus: int = 0,
         source: str = "trained",
         metrics: Mapping[str, float] = {},
+        parent: str | None = None,
     ) -> None:
         """Trained from `start` seconds after BEGAN; a loss of None: failed."""
         ask = self.log.asks[number - 1]
@@ -64,6 +65,7 @@ class Made:
             seed=0,
             reason="out of memory: 40 GiB" if loss is None else None,
             versions={"torch": "2.13.0"},
+            parent=parent,
         )
         if source != "store":
             self.store.evaluation(ask.key).record(result)
@@ -72,10 +74,10 @@ class Made:
         told = Answer(number, tuple(values), source, result.finished, result.job, result.reason)  # type: ignore[arg-type]
         self.log.answer(told)
 
-    def curve(self, number: int, *losses: float, epochs: int = 4) -> None:
+    def curve(self, number: int, *losses: float, first: int = 1, epochs: int = 4) -> None:
         """Its validation losses, epoch by epoch."""
         evaluation = self.store.evaluation(self.log.asks[number - 1].key)
-        for epoch, loss in enumerate(losses, 1):
+        for epoch, loss in enumerate(losses, first):
             evaluation.progress({"epoch": float(epoch), "step": 10 * epoch, "steps": 10 * epochs, "eval_loss": loss})
 
     def stop(self, number: int, *losses: float, start: float = 0.0, slot: str = "cpu0") -> None:
