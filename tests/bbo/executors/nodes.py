@@ -21,7 +21,7 @@ TRAP = """
 import os, sys
 FORBIDDEN = os.environ["FORBIDDEN"]
 def look(event, arguments):
-    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(FORBIDDEN):
+    if event == "open" and str(arguments[0]).startswith(FORBIDDEN):
         raise PermissionError(f"read across: {arguments[0]}")
 sys.addaudithook(look)
 with open(__file__ + ".set", "a") as note:
