@@ -11,26 +11,18 @@ This class knows no Ray: its methods take and return plain values, and are calle
 import os
 import shutil
 import socket
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import file_digest
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from bbo import lifeline
 from bbo.errors import MachineError
-from bbo.executors.carry import contents
-from bbo.executors.local import Running
-from bbo.executors.protocol import Exit, Launch, Resident
+from bbo.executors.remote import Remote, below
 from bbo.executors.slots import Slot, acquire, holders, own_folder, slots_of, visible_gpus
-from bbo.store import Evaluation
-
-LOG_BYTES = 1 << 20
-"""Most of a log that one report brings."""
 
 UNUSED_SECONDS = 30 * 86400.0
 """What no job has used for so long is deleted."""
@@ -43,7 +35,7 @@ class Node:
         self._choices = [tuple(visible_gpus()[:gpus])] if gpus else slots_of(0, cpus)
         self._carried = carried
         self._slot: Slot | None = None
-        self._job: _Job | None = None
+        self._job: Remote | None = None
         self._heard = time.monotonic()
         # What stays loaded here hangs on a pipe of ours, as on a driver's.
         end, self._lifeline = os.pipe()
@@ -95,7 +87,7 @@ class Node:
     def bring(self, job: str, path: str, offset: int, part: bytes, is_last: bool) -> None:
         """Take a part of a file of this job's alone."""
         self._heard = time.monotonic()
-        file = _below(self._root / "jobs" / job, path)
+        file = below(self._root / "jobs" / job, path)
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("r+b" if offset else "wb") as opened:
             opened.seek(offset)
@@ -108,15 +100,15 @@ class Node:
         if root is not None:
             root.mkdir(exist_ok=True)
             for path, digest in orders["reads"].items():
-                file = _below(root, path)
+                file = below(root, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.unlink(missing_ok=True)
                 os.link(self._blob(digest), file)
             for path, text in orders["texts"].items():
-                file = _below(root, path)
+                file = below(root, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text)
-        self._job = _Job(job, orders, self._slot, root, self._root / f"workers-{os.getpid()}.json")
+        self._job = Remote(job, orders, self._slot, root, self._root / f"workers-{os.getpid()}.json")
         self._slot = None
         self._heard = time.monotonic()
         return self._job.pid
@@ -140,7 +132,7 @@ class Node:
     def flag(self, path: str) -> None:
         """Put an empty file beside those of the job."""
         assert self._job is not None and self._job.root is not None
-        _below(self._job.root, path).touch()
+        below(self._job.root, path).touch()
 
     def end(self) -> None:
         """Nothing of a job is left after this."""
@@ -157,126 +149,6 @@ class Node:
         while self._job is None or time.monotonic() - self._heard < lifeline.PATIENCE:
             time.sleep(1)
         os._exit(1)  # and with us, by its lifeline, the job
-
-
-class _Job:
-    """A job under way, and what of its files is known on the other machine."""
-
-    def __init__(self, job: str, orders: Mapping[str, Any], slot: Slot, root: Path | None, note: Path) -> None:
-        self.root = root
-        log = Path(orders["log"]) if root is None else root / ".log"
-        environment, arguments = dict(orders["environment"]), list(orders["arguments"])
-        resident = orders["resident"]
-        if root is not None:
-            environment.pop("PYTHONPATH", None)  # of the other machine; Ray has set ours
-            arguments[0] = sys.executable
-        if resident is not None:
-            words = [arguments[0], *resident["arguments"][1:]]
-            resident = Resident(words, resident["loaded"], Path(resident["job"]), note, driven=True)
-        launch = Launch(job, arguments, log, lambda slot: None, environment, orders["seconds"], resident)
-        self._evaluations = [Evaluation(_below(root, path)) for path in orders["evaluations"]] if root else []
-        self._makes = [_below(root, path) for path in orders["makes"]] if root else []
-        self._sent: dict[Path, tuple[int, ...]] = {}
-        self._numbers = count()
-        self._log, self._read = log, 0
-        self._how: Exit | None = None
-        self._is_told = False
-        for _ in self._changed():
-            pass
-        self._running = Running(launch, slot)
-        self.pid = self._running.process.pid
-
-    def report(self) -> dict[str, Any]:
-        """Empty where there is nothing to say."""
-        if self._is_told:
-            return {}
-        if self._how is None:
-            self._how = self._running.poll()
-        report: dict[str, Any] = {}
-        if self.root is not None:
-            report |= self._news(self.root)
-        if self._how is not None and not report:
-            self._is_told = True
-            report["exit"] = [self._how.status, self._how.timed_out]
-        return report
-
-    def _news(self, root: Path) -> dict[str, Any]:
-        report: dict[str, Any] = {}
-        with suppress(FileNotFoundError), self._log.open("rb") as log:
-            log.seek(self._read)
-            if said := log.read(LOG_BYTES):
-                self._read += len(said)
-                report["log"] = said
-        if files := [offer for file, kind in self._changed() if (offer := self._offer(root, file, kind))]:
-            report["files"] = files
-        gone = [file for file in self._sent if not file.exists()]
-        if gone:
-            report["gone"] = ["/" + str(file.relative_to(root)) for file in gone]
-            for file in gone:
-                del self._sent[file]
-        return report
-
-    def _changed(self) -> Iterator[tuple[Path, str]]:
-        """Files that are not as they were sent; of an evaluation weights only with its result, which comes last."""
-        for file in self._makes:
-            if file.exists() and self._is_new(file):
-                yield file, "other"
-        for evaluation in self._evaluations:
-            has_result = evaluation.result_file.exists()
-            found = [(file, _kind(evaluation, file)) for file in contents(evaluation.folder)]
-            for file, kind in sorted(found, key=lambda each: each[1] == "final"):
-                is_due = has_result or (kind != "weights" and file != evaluation.result_file)
-                if is_due and self._is_new(file):
-                    yield file, kind
-
-    def _is_new(self, file: Path) -> bool:
-        try:
-            found = file.stat()
-        except FileNotFoundError:
-            return False
-        state = (found.st_ino, found.st_size, found.st_mtime_ns)
-        is_new = self._sent.get(file) != state
-        self._sent[file] = state
-        return is_new
-
-    def _offer(self, root: Path, file: Path, kind: str) -> dict[str, Any] | None:
-        """A file as it is now: a link, since the job may put another one in its place before it is read."""
-        handle = next(self._numbers)
-        link = root / f".offer-{handle}"
-        try:
-            os.link(file, link)
-        except FileNotFoundError:  # a state that its owner needs no more
-            return None
-        return {"handle": handle, "path": "/" + str(file.relative_to(root)), "size": link.stat().st_size, "kind": kind}
-
-    def read(self, handle: int, offset: int, size: int) -> bytes:
-        assert self.root is not None
-        link = self.root / f".offer-{handle}"
-        with link.open("rb") as file:
-            file.seek(offset)
-            part = file.read(size)
-        if offset + len(part) == link.stat().st_size:
-            link.unlink()
-        return part
-
-    def end(self) -> None:
-        if self._how is None:
-            self._running.kill()
-        if self.root is not None:
-            shutil.rmtree(self.root, ignore_errors=True)
-
-
-def _kind(evaluation: Evaluation, file: Path) -> str:
-    if file in (evaluation.result_file, evaluation.stopped_file):
-        return "final"
-    return "weights" if {evaluation.adapter, evaluation.model} & set(file.parents) else "other"
-
-
-def _below(root: Path, path: str) -> Path:
-    """Where an absolute path of the other machine stands here."""
-    place = Path(root, *Path(path).parts[1:])
-    assert ".." not in place.parts, path
-    return place
 
 
 def _forget_unused(folder: Path) -> None:

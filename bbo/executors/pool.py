@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ LOOK = 1.0
 
 OBJECT_STORE = 128 << 20
 """Bytes for a Ray of this machine alone, where nothing large travels."""
+
+SLOW = 10.0
+"""Seconds that an actor may take to start where there is room for it."""
 
 LONGEST = 40
 """Characters of a folder below which Ray's sockets still fit into the 107 bytes of an address."""
@@ -64,12 +68,14 @@ class Pool:
 
     def count(self) -> int:
         """Slots of the cluster as it is now. Raises InputError where no machine has room for a job."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        count = sum(self._room(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
-        if count == 0:
+        if (count := self._slots()) == 0:
             asked = f"{self._gpus} GPUs and {self._cpus} CPUs"
             raise InputError(f"resources: {asked} asked for a job, and no machine of the Ray cluster has them")
         return count
+
+    def _slots(self) -> int:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return sum(self._room(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
 
     def _room(self, gpus: float, cpus: float) -> int:
         return int(min(cpus // self._cpus, gpus // self._gpus if self._gpus else cpus // self._cpus))
@@ -87,7 +93,7 @@ class Pool:
                     is_first = self._line[0] is job
                     if is_first and self._free:
                         return self._free.pop()
-                    is_new = is_first and self._count < self.count()
+                    is_new = is_first and (self._count < self._slots() or not self._count)
                     if is_new:
                         self._count += 1
                         self._line.remove(job)  # who comes next need not wait until this one is made
@@ -106,7 +112,7 @@ class Pool:
         """None where another became free before there was room for this one."""
         handle: Any = self._make.remote(self._gpus, self._cpus, self._carried)
         try:
-            said = handle.hello.remote()
+            said, began = handle.hello.remote(), time.monotonic()
             while True:
                 with suppress(GetTimeoutError):
                     return Actor(handle, **ray.get(said, timeout=LOOK))
@@ -115,10 +121,8 @@ class Pool:
                 with self._lock:
                     if self._free:
                         break
-                free = ray.available_resources()
-                waits(
-                    f"waiting for the Ray cluster: {free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs are free"
-                )
+                if time.monotonic() - began > SLOW:
+                    waits(f"waiting for a machine of the Ray cluster with {self._gpus} GPUs and {self._cpus} CPUs free")
         except BaseException:
             self._lose(handle)
             raise

@@ -27,7 +27,7 @@ from bbo.executors.carry import orders, place
 from bbo.executors.protocol import Exit, Files, Launch, Started
 from bbo.executors.resident import IDLE_ALONE, IDLE_DRIVEN, socket_file
 from bbo.executors.slots import Slot
-from bbo.executors.wire import Wire
+from bbo.executors.wire import Wire, refusal
 from bbo.experiment import Resources
 from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
@@ -67,7 +67,7 @@ class Ray:
             raise MachineError(f"Ray has ended, see {self._run.ray_log}") from None
         wire.end()
         if "refused" in answer:
-            raise _refusal(answer)
+            raise refusal(answer)
         return int(answer["count"])
 
     def run(
@@ -157,7 +157,7 @@ class Ray:
         if not said:
             raise MachineError(f"Ray could not be started, see {self._run.ray_log}")
         if "refused" in (answer := json.loads(said)):
-            raise _refusal(answer)
+            raise refusal(answer)
 
 
 class _Job:
@@ -189,7 +189,7 @@ class _Job:
         elif "waits" in message:
             print(message["waits"], file=sys.stderr, flush=True)
         elif "refused" in message:
-            raise _refusal(message)
+            raise refusal(message)
         else:
             return Exit(message["ended"], message.get("timed_out", False))
         return None
@@ -236,10 +236,6 @@ def _called(file: Path) -> socket.socket | None:
         connection.close()
         return None
     return connection
-
-
-def _refusal(message: Mapping[str, Any]) -> Exception:
-    return (InputError if message["kind"] == "input" else MachineError)(message["refused"])
 
 
 def _of_this_machine_alone() -> dict[str, str]:

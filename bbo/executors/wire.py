@@ -5,7 +5,9 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
+
+from bbo.errors import InputError, MachineError
 
 
 class Wire:
@@ -44,3 +46,13 @@ class Wire:
             while True:
                 self.hear(None)
         self._connection.close()
+
+
+def refused(sentence: str, kind: Literal["input", "machine"] = "machine") -> dict[str, Any]:
+    """The message that something cannot be done."""
+    return {"refused": sentence, "kind": kind}
+
+
+def refusal(message: Mapping[str, Any]) -> Exception:
+    """What to raise for it."""
+    return (InputError if message["kind"] == "input" else MachineError)(message["refused"])

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -12,9 +13,9 @@ from bbo.run import Run
 from bbo.runlog import Answer
 from bbo.session import open_session
 from bbo.store import ROOT as ROOT_KEY
-from bbo.store import Store
+from bbo.store import Result, Store
 from blackbox.block import Blackbox
-from blackbox.keep import prune
+from blackbox.keep import keeps, prune
 from tests.conftest import ROOT
 from tests.runs import BOTH_YAML
 
@@ -62,6 +63,39 @@ def test_the_best_three_stay(tmp_path: Path, often: bool) -> None:
     prune(index, store, experiment, owns_store=True)
     left = [key for key in losses if store.evaluation(key).adapter.is_dir()]
     assert sorted(left) == sorted(sorted(losses, key=lambda key: losses[key])[:3])
+
+
+@pytest.mark.parametrize(
+    ("keep", "first", "later"),
+    [("best 2", "bc", "ad"), ("best 1", "b", ""), ("none", "", ""), ("all", "bcs", "ade")],
+)
+def test_whose_weights_are_carried_home(
+    toy: Callable[..., Path], tmp_path: Path, keep: str, first: str, later: str
+) -> None:
+    """Who would stay if the run ended at that moment; `s` is a surrogate's. Two blocks."""
+    file = toy(in_yaml={"model: toy": f"model: toy\nresources: {{keep: {keep}}}"}).with_suffix(".yaml")
+    run, store, experiment = Run(tmp_path), Store(tmp_path / "evals"), read_experiment(file)
+    index = Index(run, open_session(run, run.log(), store, None, in_order=True))
+
+    def result(key: str, status: Literal["ok", "failed"] = "ok", **metrics: float) -> Result:
+        return Result(
+            key=key, status=status, metrics=metrics, hyperparameters={}, point=None, experiment="toy", seconds=0.0,
+            phases={}, gpu_seconds=0.0, started=0.0, finished=0.0, host="", slot="", job="", seed=0,
+        )  # fmt: skip
+
+    def carried(losses: dict[str, float]) -> str:
+        carries = keeps(index, experiment, {"s"})
+        return "".join(key for key, loss in losses.items() if carries(result(key, eval_loss=loss, train_loss=0.0)))
+
+    assert carried({"b": 1.0, "c": 9.0, "s": 0.0}) == first
+    for number, (key, loss) in enumerate({"b": 1.0, "c": 9.0}.items(), start=1):
+        with index.locked():
+            index.ask([(float(number),)], [key])
+        index.answer(Answer(number, (loss, 0.0), "trained", 0.0))
+    prune(index, store, experiment, owns_store=True)
+    assert carried({"a": 3.0, "d": 2.0, "e": 8.0}) == later
+    assert keeps(index, experiment, set())(result("x", eval_loss=99.0)), "a score is still to come"
+    assert keeps(index, experiment, set())(result("x", "failed")) == (keep == "all")
 
 
 def test_in_a_shared_store_what_others_trained_stays(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ TRAP = """
 import os, sys
 FORBIDDEN = os.environ["FORBIDDEN"]
 def look(event, arguments):
-    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(FORBIDDEN):
+    if event == "open" and str(arguments[0]).startswith(FORBIDDEN):
         raise PermissionError(f"read across: {arguments[0]}")
 sys.addaudithook(look)
+with open(__file__ + ".set", "a") as note:
+    note.write(" ".join(sys.orig_argv) + "\\n")
 """
 """Python's own reading below the folder of the machine that asks is an error on the others."""
 
@@ -89,6 +91,11 @@ class Nodes:
     def kill(self, number: int) -> None:
         """As by a power cut: every process of this worker's machine at once."""
         self._kill(self._processes[1 + number])
+
+    def trapped(self) -> list[str]:
+        """The command lines of Python on the workers' machines."""
+        notes = [folder / "trap" / "sitecustomize.py.set" for folder in self.folders]
+        return [line for note in notes for line in note.read_text().splitlines()]
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         with suppress(psutil.NoSuchProcess):

@@ -9,6 +9,12 @@ from bbo.errors import InputError, MachineError
 from bbo.executors import slots
 
 
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each test alone: some leave slots held."""
+    monkeypatch.setattr(slots.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
 def test_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5")
     assert slots.slots_of(1, None) == [("2",), ("3",), ("5",)]
