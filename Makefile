@@ -19,7 +19,8 @@ format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# overhead of the harness, its growth beside Optuna's storages, the certificate, packs against Trainer + PEFT; tokens per second where there is a GPU
+# overhead of the harness, 10,000 evaluations beside Optuna's storages, the certificate, packs against Trainer + PEFT;
+# tokens per second where there is a GPU
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.overhead --json $(RESULTS)/overhead.json
 	$(BIN)/python -m benchmarks.scale --json $(RESULTS)/scale.json
