@@ -315,7 +315,7 @@ def mean(stretches: Sequence[Stretch]) -> Stretch:
 
 
 def show(found: Mapping[str, Sequence[Stretch]], stretch: int) -> None:
-    """A row for each side, and for each tenth of the evaluations."""
+    """A table for each figure: the sides, as the run grows."""
     count = len(found["ours"])
     ends = [end for end in (count // 10, count // 4, count // 2, count) if end > LAST]
     columns = ["evaluations", *(str(end * stretch) for end in ends)]

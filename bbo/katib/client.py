@@ -34,7 +34,7 @@ def submit(documents: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _create_claim(client: Any, namespace: str, claim: Mapping[str, Any]) -> None:
-    from kubernetes.client.rest import ApiException  # noqa: PLC0415
+    from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
 
     try:
         client.core_api.create_namespaced_persistent_volume_claim(namespace, claim)
