@@ -19,7 +19,7 @@ from tests.conftest import python
 from tests.runs import kind, results, start, walk
 from tests.test_quickstart import write_pair
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 MOST = 240.0
 
