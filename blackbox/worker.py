@@ -1,6 +1,6 @@
-"""The resident worker: `python -m blackbox.worker SOCKET DEVICES IDLE`, one process that keeps base model, data and
+"""The resident worker, `python -m blackbox.worker SOCKET DEVICES IDLE`: model, data and Accelerate stay loaded.
 
-Accelerate loaded from job to job. Started and handed jobs by bbo/executors/resident.py.
+Started and handed jobs by bbo/executors/resident.py.
 """
 
 import gc

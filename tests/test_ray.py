@@ -14,14 +14,12 @@ import pytest
 
 from bbo.run import Run
 from bbo.store import Store
-from tests.bbo.executors.nodes import Nodes, two_machines
+from tests.bbo.executors.nodes import Nodes, require_ray, two_machines
 from tests.conftest import python
 from tests.runs import kind, results, start, walk
 from tests.test_quickstart import write_pair
 
-pytest.importorskip("ray", reason="ray is not installed: pip install 'bbo[ray]'")
-
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 MOST = 240.0
 
@@ -66,6 +64,7 @@ def under_way(folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, object]]:
     """What the local executor walks."""
+    require_ray()
     folder = tmp_path_factory.mktemp("local")
     write(folder)
     done = run(folder)
@@ -109,6 +108,7 @@ def of_the_run(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    require_ray()
     with two_machines(tmp_path / "machines", forbidden=str(tmp_path / "mine")) as nodes:
         yield nodes
 

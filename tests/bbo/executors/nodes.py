@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,11 @@ with open(__file__ + ".set", "a") as note:
     note.write(" ".join(sys.orig_argv) + "\\n")
 """
 """Python's own reading below the folder of the machine that asks is an error on the others."""
+
+
+def require_ray() -> None:
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install 'bbo[ray]'")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from bbo.executors.protocol import Executor, Exit, Launch
 from bbo.executors.slots import cores
 from bbo.executors.slurm import Slurm
 from bbo.experiment import Resources, SlurmOptions
-from tests.bbo.executors.nodes import two_machines
+from tests.bbo.executors.nodes import require_ray, two_machines
 from tests.conftest import ROOT
 
 Make = Callable[[Path], Executor]
@@ -60,6 +60,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def executor(name: str, own_locks: Path) -> Iterator[Executor]:
+    if name.startswith("ray"):
+        require_ray()
     with two_machines(own_locks) if name == "ray_apart" else nullcontext():
         yield EXECUTORS[name](own_locks)
 
