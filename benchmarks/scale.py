@@ -266,13 +266,13 @@ def work(side: str, task: Task, pipe: Connection) -> None:
         SIDE[side](task, Turns(pipe, task, flushed))
 
 
-def measure(folder: Path, task: Task) -> dict[str, list[Stretch]]:
+def measure(folder: Path, task: Task, sides: Sequence[str] = tuple(SIDES)) -> dict[str, list[Stretch]]:
     """What each stretch of evaluations cost, by side; the sides take turns."""
     context = multiprocessing.get_context("spawn")
-    found: dict[str, list[Stretch]] = {side: [] for side in SIDES}
+    found: dict[str, list[Stretch]] = {side: [] for side in sides}
     with ExitStack() as stack:
         pipes: dict[str, Connection] = {}
-        for side in SIDES:
+        for side in sides:
             pipes[side], theirs = context.Pipe()
             process = context.Process(target=work, args=(side, replace(task, folder=folder / side), theirs))
             process.start()
@@ -293,11 +293,15 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=10_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=256, metavar="W", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where the stores lie (default: a temporary folder)")
+    parser.add_argument(
+        "--without", action="append", default=[], choices=[*SIDES][1:], help="the RDB takes the longest"
+    )
     options = parser.parse_args()
+    sides = [side for side in SIDES if side not in options.without]
     stretch = max(1, options.evaluations // STRETCHES)
     folder = Path(tempfile.mkdtemp(prefix="scale-", dir=options.folder))
     try:
-        found = measure(folder, Task(folder, options.evaluations, options.workers, stretch))
+        found = measure(folder, Task(folder, options.evaluations, options.workers, stretch), sides)
     finally:
         shutil.rmtree(folder)
     show(found, stretch)
