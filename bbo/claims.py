@@ -72,7 +72,7 @@ class Claim:
 
     def touch(self) -> None:
         """Show watchers on other hosts that we live, by the clock of ours."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # gone, or the next one may get through
             os.utime(self.path, (now := time.time(), now))
 
     def holder(self) -> Holder | None:

@@ -60,7 +60,7 @@ def read_document(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that there is not, an alias of itself
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not an experiment: must be a mapping with model, space and outputs")
@@ -77,7 +77,7 @@ def parse_value(text: str) -> Any:
     """What an entry's value in a YAML file means; a text that is no YAML means itself."""
     try:
         return _Loader(text).get_single_data()
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return text
 
 

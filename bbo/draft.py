@@ -80,7 +80,7 @@ def model_of(
 
 
 def outputs_of(metric: str | None, kind: str, additional: Sequence[str], trains: bool) -> list[str]:
-    if metric is None and not trains:
+    if not metric and not trains:
         raise InputError("objective_metric_name: must name the metric of the function's that is optimized")
     name = metric or "eval_loss"
     if name.startswith("-") or " " in name:

@@ -104,7 +104,7 @@ class Driver:
         own += ["DISPLAY_DEGREE 2"]  # the least at which NOMAD says that a blackbox was killed: see bbo/replay.py
         theirs = (surrogate_noted(self.run, session, line) for line in self.parameters)
         parameters.write_text("\n".join([*own, *theirs]) + "\n")
-        ours = {LIFELINE: "1", RUN: str(self.run.folder.absolute()), SESSION: session.name}
+        ours = {LIFELINE: "1", RUN: os.path.abspath(self.run.folder), SESSION: session.name}
         with self.run.nomad_log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "bbo.batch", str(parameters)],

@@ -335,7 +335,7 @@ def read_experiment(path: Path) -> Experiment:
     if all(variable.kind == "fixed" for variable in document.space.values()):
         raise InputError(source.sentence(("space",), "needs at least one variable that is not fixed"))
     base = Path(document.relative_to or path.parent).absolute()
-    accelerate = None if document.accelerate is None else base / document.accelerate
+    accelerate = None if document.accelerate is None else (base / document.accelerate).resolve()
     if accelerate is not None and not accelerate.is_file():
         raise InputError(source.sentence(("accelerate",), f"no such file: {accelerate}"))
     return Experiment(

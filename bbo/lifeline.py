@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ENVIRONMENT = "BBO_LIFELINE"
@@ -66,7 +66,8 @@ def lease(file: Path) -> Iterator[None]:
         number = 0
         while not over.wait(BEAT):
             number += 1
-            file.write_text(f"{os.getpid()} {number:012}")
+            with suppress(OSError):  # the next one may get through
+                file.write_text(f"{os.getpid()} {number:012}")
 
     file.write_text("")
     thread = threading.Thread(target=beat, name="lease", daemon=True)

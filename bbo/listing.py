@@ -92,8 +92,9 @@ def _run(run: Run) -> dict[str, Any]:
         "changed": run.log_file.stat().st_mtime,
         "trouble": None,
     }
-    unknown = {"optimizer": None, "metric": None, "best": None, "evaluations": len(run.log().answers)}
+    unknown: dict[str, Any] = {"optimizer": None, "metric": None, "best": None, "evaluations": 0}
     try:
+        unknown["evaluations"] = len(run.log().answers)
         over = read_overview(open_record(str(run.folder)))
     except (InputError, MachineError) as error:
         return row | unknown | {"trouble": str(error)}

@@ -69,7 +69,7 @@ def open_session(
     stopping: str | None = None,
 ) -> Session:
     """Begin a session: its calls start at the first ask again, those of older sessions change nothing any more."""
-    name, where = f"{time.time_ns()}-{os.getpid()}", str(store.root.absolute())
+    name, where = f"{time.time_ns()}-{os.getpid()}", os.path.abspath(store.root)
     session = Session(name, where, max_bb_eval, in_order, numbered, stopping)
     with log.locked():
         run.history.unlink(missing_ok=True)

@@ -110,7 +110,10 @@ def _setup(file: Path | None) -> list[str]:
 def _submit(job: JobScript) -> str:
     """Write the script and hand it over; the job's number. Where the scheduler refuses it, nothing is left of it."""
     script = Path(job.file)
-    script.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        script.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{script.parent}: is a file, not a run folder") from None
     script.write_text(job.text())
     script.chmod(0o755)  # OAR insists
     program, *options = SUBMIT[job.scheduler]

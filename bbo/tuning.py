@@ -98,7 +98,11 @@ def tune(  # noqa: PLR0913 - as many as KatibClient.tune has
     Experiment. Raises InputError for whatever is wrong with the arguments, and then leaves nothing on disk.
     """
     _check_names(name, objective, objective_type, backend, of_katib)
-    _check_values(objective_goal, env_per_trial)
+    _check_values(
+        objective_goal,
+        env_per_trial,
+        {"hp_space": hp_space, "x0": x0 or {}, "algorithm_settings": algorithm_settings},
+    )
     if backend == "katib":
         _check_katib(objective, {"allow_dead": allow_dead, "store": store, "x0": x0})
     local = backend == "local"
@@ -196,12 +200,17 @@ def _check_katib(objective: Any, of_this_machine: Mapping[str, Any]) -> None:
         raise InputError(*(f"{sentence}: leave it out with backend='katib'" for sentence in wrong))
 
 
-def _check_values(goal: object, environment: Mapping[str, str]) -> None:
+def _check_values(goal: object, environment: Mapping[str, str], dictionaries: Mapping[str, object]) -> None:
+    for argument, given in {**dictionaries, "env_per_trial": environment}.items():
+        if not isinstance(given, Mapping):
+            raise InputError(f"{argument}: must be a dictionary, got {given!r}")
     if goal is not None and (isinstance(goal, bool) or not isinstance(goal, int | float)):
         raise InputError(f"objective_goal: must be a number, got {goal!r}")
     for name, value in environment.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise InputError(f"env_per_trial: {name}: must be text, got {value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise InputError(f"env_per_trial: {name!r}: no name or value that a variable of the environment may have")
 
 
 def _checked(name: str, document: str) -> Experiment:

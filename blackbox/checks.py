@@ -34,7 +34,7 @@ def quick(experiment: Experiment, stopping: str | None = None, budget: int | Non
     blackbox = Blackbox(experiment, Store(Path("unused")), Path("unused"))
     if is_callable(experiment):
         check(experiment, stopping_of(experiment, stopping))
-        slots_of(experiment.resources.gpus_per_job, experiment.resources.cpus_per_job)  # does this machine have them?
+        executor_of(experiment.resources, Path())  # does this machine have what it needs?
         return
     problems = _bad_corners(experiment, blackbox) or _useless_rule(experiment, blackbox, stopping, budget)
     if blackbox.settings is not None:

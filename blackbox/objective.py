@@ -25,7 +25,7 @@ from pydantic import Field
 import bbo
 from bbo import lifeline
 from bbo.errors import InputError, MachineError
-from bbo.executors.protocol import INPUT_REFUSED, MACHINE_FAILED
+from bbo.executors.protocol import INPUT_REFUSED, LAUNCHED, MACHINE_FAILED, RESTARTED
 from bbo.experiment import Experiment, Stopping, read_experiment
 from bbo.store import Evaluation, Result
 from blackbox.failure import failure_file, write_failure
@@ -128,6 +128,8 @@ def main() -> int:
         experiment = read_experiment(Path(job["experiment"]))
         function = _load(*experiment.section("model", CallableSettings).located(experiment.base))
         for item in job["evaluations"]:
+            if RESTARTED in os.environ and Evaluation(Path(item["folder"])).result():
+                continue
             _evaluate(function, experiment, job, item)
     except Exception as error:
         if not isinstance(error, InputError | MachineError):
@@ -144,7 +146,7 @@ def _load(file: Path, name: str) -> Callable[[dict[str, Any]], Any]:
     sys.modules["objective"] = module  # for classes in it that are to be found again
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         raise InputError(f"model.callable: {file} cannot be imported: {type(error).__name__}: {error}") from None
     function = getattr(module, name, None)
@@ -172,7 +174,12 @@ def _evaluate(
             point=item["point"],
             experiment=experiment.name,
             seconds=seconds,
-            phases={"start": started - job["launched"], "load": 0.0, "train": seconds, "score": 0.0},
+            phases={
+                "start": started - float(os.environ.get(LAUNCHED, job["launched"])),
+                "load": 0.0,
+                "train": seconds,
+                "score": 0.0,
+            },
             gpu_seconds=seconds * job["gpus"],
             started=started,
             finished=time.time(),

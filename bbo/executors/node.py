@@ -42,15 +42,18 @@ class Node:
         os.dup2(end, 0)
         os.close(end)
         self._root = own_folder("bbo-ray")
+        self._jobs = self._root / "jobs" / str(os.getpid())
         if carried:
             for name in ("blobs", "jobs"):
                 (self._root / name).mkdir(exist_ok=True)
                 _forget_unused(self._root / name)
+            # Jobs of other runs on this machine may have the same names.
+            self._jobs.mkdir(exist_ok=True)
         threading.Thread(target=self._watch_over, name="lease", daemon=True).start()
 
     def hello(self) -> dict[str, Any]:
         """Where the slot is, and where the folders of its jobs."""
-        return {"host": socket.gethostname(), "root": str(self._root / "jobs") if self._carried else None}
+        return {"host": socket.gethostname(), "root": str(self._jobs) if self._carried else None}
 
     def acquire(self) -> dict[str, Any]:
         """Hold devices of this machine: they may be another run's. Says what they are called, or who has them."""
@@ -87,7 +90,7 @@ class Node:
     def bring(self, job: str, path: str, offset: int, part: bytes, is_last: bool) -> None:
         """Take a part of a file of this job's alone."""
         self._heard = time.monotonic()
-        file = below(self._root / "jobs" / job, path)
+        file = below(self._jobs / job, path)
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("r+b" if offset else "wb") as opened:
             opened.seek(offset)
@@ -96,7 +99,7 @@ class Node:
     def start(self, job: str, orders: Mapping[str, Any]) -> int:
         """Start a job on the slot that is held. A process id of this machine that lives as long as it."""
         assert self._slot is not None
-        root = self._root / "jobs" / job if self._carried else None
+        root = self._jobs / job if self._carried else None
         if root is not None:
             root.mkdir(exist_ok=True)
             for path, digest in orders["reads"].items():
@@ -108,6 +111,7 @@ class Node:
                 file = below(root, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text)
+        self._heard = time.monotonic()
         self._job = Remote(job, orders, self._slot, root, self._root / f"workers-{os.getpid()}.json")
         self._slot = None
         self._heard = time.monotonic()

@@ -180,6 +180,7 @@ class _Job:
                 self.pid = message["started"]
                 self._started(self.launch, self.pid)
         elif "arrived" in message:
+            self._require_ours([*(path for _, path in message["arrived"]), *message["gone"]])
             place(message["arrived"], self._root)
             for path in message["gone"]:
                 Path(path).unlink(missing_ok=True)
@@ -199,6 +200,13 @@ class _Job:
         for file in [file for file in self._flags if file.exists()]:
             self._flags.remove(file)
             self._say({"flag": str(file)})
+
+    def _require_ours(self, paths: Sequence[str]) -> None:
+        """Another machine changes the files that this job makes and no other. Raises MachineError."""
+        for path in map(Path, paths):
+            inside = any(folder in path.parents for folder in self._files.evaluations)
+            if ".." in path.parts or not (inside or path in self._files.makes):
+                raise MachineError(f"{self.launch.job}: no file of this job was to come back: {path}")
 
     def _order(self, message: Mapping[str, Any]) -> None:
         self.launch.prepare(Slot(message["placed"], tuple(message["devices"]), ()))

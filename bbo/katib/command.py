@@ -101,7 +101,10 @@ def katib(  # noqa: PLR0913, PLR0917 - the options of a command
     except InputError as error:
         raise experiment.located(InputError(*map(_in_words_of_options, error.messages))) from None
     if out is not None:
-        out.write_text(to_yaml(documents))
+        try:
+            out.write_text(to_yaml(documents))
+        except OSError as error:
+            raise InputError(f"--out {out}: {error.strerror}") from None
     elif not send:
         print(to_yaml(documents), end="")
     if send:

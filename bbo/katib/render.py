@@ -102,7 +102,12 @@ def _beyond_katib(experiment: Experiment, settings: KatibSettings) -> Iterator[s
 def _paths(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Where model and data come from, by place in the YAML."""
     model, data = document.get("model"), document.get("data", {})
-    places = {"model": model, **{f"data.{side}": data.get(side) for side in ("train", "valid")}}
+    function = model.get("callable") if isinstance(model, Mapping) else None
+    places = {
+        "model": model,
+        "model.callable": function,
+        **{f"data.{side}": data.get(side) for side in ("train", "valid")},
+    }
     for place, value in places.items():
         path = value.get("path") if isinstance(value, Mapping) else value
         if isinstance(path, str):

@@ -42,13 +42,18 @@ class Mirror:
         log.refresh()
         if len(log.asks) < max(self._trials, default=0):
             optuna.delete_study(study_name=self.record.run.name, storage=self.storage)
-            self._trials, self._open, self.study = {}, {}, self._create()
+            self._begin()
+        elif not any(study._study_id == self.study for study in self.storage.get_all_studies()):
+            self._begin()  # somebody has deleted it in the browser
         with views.quiet():
             for ask in list(self._open.values()):
                 self._update(self.record.entry(ask))
             for ask in self.record.asks:
                 if ask.number not in self._trials and (entry := self.record.entry(ask)).status in views.STATES:
                     self._add(entry)
+
+    def _begin(self) -> None:
+        self._trials, self._open, self.study = {}, {}, self._create()
 
     def _create(self) -> int:
         with views.quiet():

@@ -28,7 +28,8 @@ SETTINGS: Any = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.facecolor": "none",
-    "axes.formatter.use_mathtext": True,
+    "axes.formatter.use_mathtext": False,
+    "text.parse_math": False,  # a user's $ is a dollar
     "grid.alpha": 0.15,
     "grid.color": INK,
     "grid.linestyle": "-",
