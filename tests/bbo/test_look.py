@@ -84,6 +84,16 @@ def test_list(here: Path) -> None:
     assert "eval_loss" in bbo("list")[1]
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(here: Path) -> None:
+    damaged = here / "runs/damaged"
+    damaged.mkdir()
+    (damaged / "log.jsonl").write_text("garbage\n{}\n")
+    rows = {row["run"]: row["trouble"] for row in json.loads(bbo("list", "--json")[1])}
+    (damaged / "log.jsonl").unlink()
+    damaged.rmdir()
+    assert rows["toy"] is None and "damaged line" in rows["damaged"]
+
+
 def test_export(here: Path) -> None:
     assert bbo("export", "toy", "--csv", "toy.csv") == (0, "toy.csv: 12 evaluations\n")
     assert len(pandas.read_csv(here / "toy.csv")) == 12
