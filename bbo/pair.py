@@ -13,7 +13,8 @@ KINDS = {"OBJ": "OBJ", "PB": "PB", "EB": "PB", "CSTR": "PB", "EXTRA_O": "EXTRA_O
 
 def disagreements(problem: Problem, experiment: Experiment) -> list[str]:
     """One sentence for each thing in which the two files differ; empty when they agree."""
-    return [*_variables(problem, experiment), *_outputs(problem, experiment), *_fidelities(problem, experiment)]
+    found = *_variables(problem, experiment), *_outputs(problem, experiment), *_fidelities(problem, experiment)
+    return [*_another(problem, experiment), *found]
 
 
 def fidelity_of(words: Sequence[str]) -> str | None:
@@ -24,6 +25,13 @@ def fidelity_of(words: Sequence[str]) -> str | None:
         case [_, "$-m", "$blackbox", _, "$--fidelity", name] if name.startswith("$"):
             return name[1:]
     return None
+
+
+def _another(problem: Problem, experiment: Experiment) -> Iterator[str]:
+    """Of a pair that was copied, the parameter file may still name the old YAML."""
+    beside = problem.path.with_suffix(".yaml")
+    if beside.is_file() and beside.resolve() != experiment.path.resolve():
+        yield f"{problem.where('BB_EXE')}: BB_EXE names {experiment.path.name}, but {beside.name} lies beside this file"
 
 
 def _variables(problem: Problem, experiment: Experiment) -> Iterator[str]:

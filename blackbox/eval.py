@@ -40,7 +40,10 @@ def main() -> int:
     )
     parser.add_argument("point", metavar="x.txt", type=Path, help="one point")
     parser.add_argument(
-        "-e", "--experiment", type=Path, help="params/NAME.yaml (default: experiment.yaml beside x.txt)"
+        "-e",
+        "--experiment",
+        type=Path,
+        help="params/NAME.yaml (default: experiment.yaml beside x.txt, else quickstart)",
     )
     parser.add_argument(
         "--fidelity", metavar="NAME", help="as of `python -m blackbox` (default: the stored evaluation's, else full)"
@@ -81,6 +84,7 @@ def _evaluate_with(
     candidates = [blackbox.candidate(hyperparameters, point, *part) for part in parts]
     own = [c for c in candidates if c.key == point_file.absolute().parent.name]  # a stored one is named by its key
     candidate = (own or candidates)[0]
+    print(f"experiment       {experiment.path}")
     print(f"point            {format_point(point)}")
     if candidate.fidelity:
         print(f"fidelity         {'  '.join(f'{name} {value:g}' for name, value in candidate.fidelity.items())}")

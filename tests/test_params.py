@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,3 +174,13 @@ def test_bbo1_is_refused_before_any_training(server: dict[str, str], tmp_path: P
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"\S+bbo1\.yaml:\d+: outputs: .*\bmmlu\b.*\n", done.stderr)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_copied_pair_that_names_the_old_yaml_is_refused(tmp_path: Path) -> None:
+    for name in ("toy.txt", "toy.yaml"):
+        shutil.copy(ROOT / "params" / name, tmp_path / name)
+        shutil.copy(ROOT / "params" / name, tmp_path / name.replace("toy", "mine"))
+    experiment = read_experiment(tmp_path / "toy.yaml")
+    assert disagreements(read_problem(tmp_path / "toy.txt"), experiment) == []
+    (found,) = disagreements(read_problem(tmp_path / "mine.txt"), experiment)
+    assert found.endswith("BB_EXE names toy.yaml, but mine.yaml lies beside this file")
