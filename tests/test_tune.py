@@ -42,7 +42,7 @@ def test_the_example_of_the_proposal_to_katib(here: Path) -> None:
         "weight_decay": bbo.search.double(min=0.0, max=1.0),
         "lora_config.r": bbo.search.int(min=8, max=32),
     }
-    with pytest.warns(UserWarning, match="disable_tqdm, do_eval, eval_strategy, log_level, output_dir, save_strategy"):
+    with pytest.warns(UserWarning, match="do_eval, eval_strategy, log_level, output_dir, save_strategy"):
         handle = bbo.tune(
             name="llm-hp-optimization-test",
             **GIVEN,

@@ -67,7 +67,8 @@ def test_kill_between_the_log_and_the_print(
     while process.poll() is None:
         if log.is_file() and mark in log.read_text():
             for target in [p for p in psutil.Process(process.pid).children(recursive=True) if kind(p) == "blackbox"]:
-                target.kill()
+                with suppress(psutil.NoSuchProcess):  # it has just ended
+                    target.kill()
             break
     assert process.wait(60) == 0, process.stderr.read()  # type: ignore[union-attr]
     assert walk(tmp_path / "runs/toy") == walk(tmp_path / "runs/whole")
