@@ -1,8 +1,8 @@
 """Shared fixtures: a toy pair that a test may change, and the commands as a user types them."""
 
 import os
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
