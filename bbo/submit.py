@@ -1,11 +1,12 @@
 """`bbo submit FILE`: a whole run as one job of a cluster that queues itself again until the run is over."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from bbo.jobscript import SUBMIT, TAKEN, JobScript, Scheduler, read_option, read
 from bbo.optimizers.registry import find
 
 app = typer.Typer()
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 EXAMPLES = (
     "Examples:  bbo submit params/bbo3.txt --to slurm --gpus 4 --time 24:00:00 --sbatch account=me --dry-run   |   "
@@ -59,9 +62,24 @@ def submit(  # noqa: PLR0913, PLR0917 - the options of a command
     if dry_run:
         print(job.text(), end="")
         return
-    check_quickly(experiment.path, options.budget, options.stopping)
+    with _gpus_of_the_node(gpus or 0):
+        check_quickly(experiment.path, options.budget, options.stopping)
     number = _submit(job)
     print(f"{job.file}: job {number}; its log: {job.output(number)}")
+
+
+@contextmanager
+def _gpus_of_the_node(count: int) -> Iterator[None]:
+    """The run will see these: where jobs are submitted there may be none."""
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = ",".join(map(str, range(count)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = before
 
 
 def _typed() -> list[str]:

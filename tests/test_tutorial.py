@@ -34,6 +34,7 @@ SHORTER = {
 
 ENDS = {
     "nomad params/bbo3.txt": (1, "no train.jsonl|resources.gpus_per_job|no such file"),
+    "bbo submit params/bbo3.txt --to slurm --gpus 4 --time 24:00:00": (1, "no such file"),
     "bbo stop quickstart-tpe": (1, "nobody drives it"),
 }
 """Exit status and words of those that cannot do their work here: there is no GPU, nothing runs at the moment."""
