@@ -113,7 +113,6 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         yield nodes
 
 
-@pytest.mark.xfail(reason="open: since the merge the run ends with 'The actor died unexpectedly' instead of a retry")
 def test_two_machines_without_a_shared_folder(whole: list[tuple[object, object]], tmp_path: Path, nodes: Nodes) -> None:
     """One of them dies in mid-run. Reading below this machine's folder fails there (tests/bbo/executors/nodes.py)."""
     mine = tmp_path / "mine"

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from bbo.errors import InputError
 from bbo.executors.node import Node
@@ -23,6 +23,9 @@ LOOK = 1.0
 
 OBJECT_STORE = 128 << 20
 """Bytes for a Ray of this machine alone, where nothing large travels."""
+
+MOST_STILLBORN = 10
+"""Of them it is no longer to be thought that their machines died."""
 
 SLOW = 10.0
 """Seconds that an actor may take to start where there is room for it."""
@@ -54,6 +57,8 @@ class Pool:
         self._free: list[Actor] = []
         self._line: list[object] = []
         self._count = 0
+        self._stillborn = 0
+        """Actors in a row that died before they said hello."""
         self._lock = threading.Lock()
         self._sending: dict[str, threading.Lock] = {}
         self._folder = None if address is not None else _own_folder()
@@ -109,13 +114,18 @@ class Pool:
                 self._line = [other for other in self._line if other is not job]
 
     def _new(self, cancelled: threading.Event, waits: Callable[[str], None]) -> Actor | None:
-        """None where another became free before there was room for this one."""
+        """None where another became free before there was room for this one, or where its machine is gone.
+
+        Ray may take a while to notice that, and give a dead machine actors until then.
+        """
         handle: Any = self._make.remote(self._gpus, self._cpus, self._carried)
         try:
             said, began = handle.hello.remote(), time.monotonic()
             while True:
                 with suppress(GetTimeoutError):
-                    return Actor(handle, **ray.get(said, timeout=LOOK))
+                    actor = Actor(handle, **ray.get(said, timeout=LOOK))
+                    self._stillborn = 0
+                    return actor
                 if cancelled.is_set():
                     raise Cancelled
                 with self._lock:
@@ -123,6 +133,13 @@ class Pool:
                         break
                 if time.monotonic() - began > SLOW:
                     waits(f"waiting for a machine of the Ray cluster with {self._gpus} GPUs and {self._cpus} CPUs free")
+        except RayActorError as error:
+            self._lose(handle)
+            with self._lock:
+                self._stillborn += 1
+                if error.actor_init_failed or self._stillborn >= MOST_STILLBORN:
+                    raise
+            return None
         except BaseException:
             self._lose(handle)
             raise
