@@ -121,7 +121,7 @@ def test_two_machines_without_a_shared_folder(whole: list[tuple[object, object]]
     process = start(mine, "params/quickstart.txt")
 
     def busy() -> list[int]:
-        jobs = [list(machine.glob("tmp/bbo-ray-*/jobs/*/.log")) for machine in nodes.folders]
+        jobs = [list(machine.glob("tmp/bbo-ray-*/jobs/*/*/.log")) for machine in nodes.folders]
         return [number for number, found in enumerate(jobs) if found]
 
     until(lambda: (under_way(mine) and busy()) or process.poll() is not None)

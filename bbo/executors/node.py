@@ -42,11 +42,13 @@ class Node:
         os.dup2(end, 0)
         os.close(end)
         self._root = own_folder("bbo-ray")
-        self._jobs = self._root / "jobs"
+        self._jobs = self._root / "jobs" / str(os.getpid())
         if carried:
             for name in ("blobs", "jobs"):
                 (self._root / name).mkdir(exist_ok=True)
                 _forget_unused(self._root / name)
+            # Jobs of other runs on this machine may have the same names.
+            self._jobs.mkdir(exist_ok=True)
         threading.Thread(target=self._watch_over, name="lease", daemon=True).start()
 
     def hello(self) -> dict[str, Any]:
