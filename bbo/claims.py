@@ -21,6 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from bbo.lifeline import every
+
 HEARTBEAT = 10.0
 SILENCE = 60.0
 
@@ -117,20 +119,13 @@ class Claim:
 @contextmanager
 def beating(claims: Sequence[Claim]) -> Iterator[None]:
     """Touch these claims of ours every HEARTBEAT seconds."""
-    over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(HEARTBEAT):
-            for claim in claims:
-                claim.touch()
+        for claim in claims:
+            claim.touch()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
+    with every(HEARTBEAT, beat):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _identity(pid: int) -> tuple[int, float]:

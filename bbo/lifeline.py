@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 ENVIRONMENT = "BBO_LIFELINE"
@@ -60,24 +61,36 @@ def watch(on_death: Callable[[], None] | None = None, outlives_parent: bool = Fa
 @contextmanager
 def lease(file: Path) -> Iterator[None]:
     """Keep processes alive that have this file's path in BBO_LEASE, for as long as we live."""
-    over = threading.Event()
+    numbers = count(1)
 
     def beat() -> None:
-        number = 0
-        while not over.wait(BEAT):
-            number += 1
-            with suppress(OSError):  # the next one may get through
-                file.write_text(f"{os.getpid()} {number:012}")
+        with suppress(OSError):  # the next one may get through
+            file.write_text(f"{os.getpid()} {next(numbers):012}")
 
     file.write_text("")
-    thread = threading.Thread(target=beat, name="lease", daemon=True)
+    try:
+        with every(BEAT, beat):
+            yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def every(seconds: float, beat: Callable[[], None]) -> Iterator[None]:
+    """Do this again and again, beside what is done meanwhile."""
+    over = threading.Event()
+
+    def beats() -> None:
+        while not over.wait(seconds):
+            beat()
+
+    thread = threading.Thread(target=beats, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        file.unlink(missing_ok=True)
 
 
 def _watch_lease(file: Path, end: Callable[[], None]) -> None:

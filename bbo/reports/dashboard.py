@@ -15,6 +15,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from bbo.errors import InputError
+from bbo.optimizers.study import silence
 from bbo.record import Entry, Record
 from bbo.reports import study as views
 from bbo.runlog import Ask
@@ -45,7 +46,7 @@ class Mirror:
             self._begin()
         elif not any(study._study_id == self.study for study in self.storage.get_all_studies()):
             self._begin()  # somebody has deleted it in the browser
-        with views.quiet():
+        with silence():
             for ask in list(self._open.values()):
                 self._update(self.record.entry(ask))
             for ask in self.record.asks:
@@ -56,7 +57,7 @@ class Mirror:
         self._trials, self._open, self.study = {}, {}, self._create()
 
     def _create(self) -> int:
-        with views.quiet():
+        with silence():
             return views.create(self.storage, self.record)._study_id
 
     def _add(self, entry: Entry) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from bbo.optimizers.study import silence
 from bbo.reports.pictures import SMALL
-from bbo.reports.study import quiet
 from bbo.reports.style import plain_ticks
 from bbo.reports.svg import INK
 
@@ -32,7 +32,7 @@ def figures(study: Study, metric: str) -> Iterator[tuple[str, str, Any]]:
     ]
     axes: Any
     target: dict[str, Any] = {"target_name": metric} | ({"target": _first} if len(study.directions) > 1 else {})
-    with quiet():
+    with silence():
         important = importances(study, varied)
         if important:
             axes = optunas.plot_param_importances(study, params=varied, target=_loss(study), target_name=metric)

@@ -6,9 +6,6 @@ not depend on another parameter, and is named after both.
 """
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +16,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bbo.experiment import Experiment
+from bbo.optimizers.study import silence
 from bbo.record import Entry, Record
 from bbo.space import Value, Variable
 
@@ -34,22 +32,9 @@ WIDE = 8
 """A choice of positive numbers whose greatest is so many times the least is shown on a logarithmic axis."""
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Optuna logs what it does, and warns that its figures are experimental."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
 def study_of(record: Record) -> Study:
     """All evaluations but declined ones; failed, stopped and running ones in their states."""
-    with quiet():
+    with silence():
         study = create(optuna.storages.InMemoryStorage(), record)
         study.add_trials([trial_of(record.experiment, each) for each in record.entries() if each.status in STATES])
     return study
