@@ -8,8 +8,9 @@ from typing import Any
 from bbo.errors import InputError
 from bbo.executors.choose import executor_of
 from bbo.executors.slots import gpus_of, slots_of, visible_gpus
-from bbo.experiment import Experiment, Resources
+from bbo.experiment import Experiment
 from bbo.points import format_point
+from bbo.resources import Resources
 from bbo.space import Point, Space
 from bbo.stopping import refusal, stopping_of
 from bbo.store import Store

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from bbo import nomad, problem
-from bbo.experiment import Entries, Fidelity, Resources, Stopping
+from bbo.experiment import Entries, Fidelity, Stopping
+from bbo.resources import Resources
 from bbo.space import Variable
 from blackbox import block, toy
 from blackbox.hyperparameters import OF_LORA, Training

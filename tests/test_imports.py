@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "lifeline", "processes"},
     {"space", "claims", "program", "jobscript", "search", "function"},
     {"points", "store", "grammar"},
-    {"keywords", "command", "variables", "document", "runlog"},
+    {"keywords", "command", "variables", "document", "runlog", "resources"},
     {"problem", "experiment", "run", "mads", "lineage"},
     {"executors", "pair", "session", "batch", "optimizers", "stopping", "arrivals", "front", "arguments"},
     {"index", "guard", "evaluate", "record"},

@@ -6,7 +6,7 @@ from bbo.executors.local import Local
 from bbo.executors.protocol import Executor
 from bbo.executors.slots import slots_of
 from bbo.executors.slurm import Slurm
-from bbo.experiment import Resources
+from bbo.resources import Resources
 from bbo.run import Run
 
 

@@ -28,7 +28,7 @@ from bbo.executors.protocol import Exit, Files, Launch, Started
 from bbo.executors.resident import IDLE_ALONE, IDLE_DRIVEN, socket_file
 from bbo.executors.slots import Slot
 from bbo.executors.wire import Wire, refusal
-from bbo.experiment import Resources
+from bbo.resources import Resources
 from bbo.run import ENVIRONMENT as RUN
 from bbo.run import Run
 from bbo.store import Evaluation, key_of

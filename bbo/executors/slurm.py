@@ -21,8 +21,8 @@ from bbo import lifeline
 from bbo.errors import InputError, MachineError
 from bbo.executors.protocol import LAUNCHED, RESTARTED, Exit, Launch, Started
 from bbo.executors.slots import Slot
-from bbo.experiment import Resources
 from bbo.jobscript import NOTICE, WAIT, read_option, sbatch_lines
+from bbo.resources import Resources
 
 POLL = 0.2
 QUEUE = 10.0

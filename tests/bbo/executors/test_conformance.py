@@ -17,7 +17,7 @@ from bbo.executors.local import Local
 from bbo.executors.protocol import Executor, Exit, Launch
 from bbo.executors.slots import cores
 from bbo.executors.slurm import Slurm
-from bbo.experiment import Resources, SlurmOptions
+from bbo.resources import Resources, SlurmOptions
 from tests.bbo.executors.nodes import require_ray, two_machines
 from tests.conftest import ROOT
 

@@ -7,7 +7,7 @@ import pytest
 
 from bbo.executors.choose import executor_of
 from bbo.executors.protocol import Executor, Launch
-from bbo.experiment import Resources
+from bbo.resources import Resources
 from tests.bbo.executors.nodes import require_ray, two_machines
 
 

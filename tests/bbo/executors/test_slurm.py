@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from bbo.errors import InputError
 from bbo.executors import slurm
 from bbo.executors.protocol import Exit, Launch
-from bbo.experiment import Resources, SlurmOptions
+from bbo.resources import Resources, SlurmOptions
 
 CODE = """
 import os, pathlib, time
