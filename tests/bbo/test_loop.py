@@ -172,7 +172,7 @@ def test_stop_from_another_terminal(toy: Toy, command: Command, tmp_path: Path) 
         time.sleep(0.05)
     done = command("bbo.cli", "stop", "toy-Mine")
     assert done.returncode == 0, done.stderr
-    assert process.wait(60) == 130
+    assert process.wait(10) == 130
     assert "continue with: bbo run params/toy.txt --optimizer mine:Mine" in process.stderr.read()  # type: ignore[union-attr]
     assert not ours(tmp_path)
     again = command("bbo.cli", "stop", "toy-Mine")
@@ -185,7 +185,7 @@ def test_stop_from_another_terminal(toy: Toy, command: Command, tmp_path: Path) 
     lock.write_text("process 1 on elsewhere")
     assert "driven by process 1 on elsewhere: stop it there" in command("bbo.cli", "stop", "toy-Mine").stderr
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(10) == 130
 
 
 def test_failures_in_a_row_stop_the_run_and_retry_forgets_them(toy: Toy, command: Command, tmp_path: Path) -> None:

@@ -103,16 +103,16 @@ def test_nohup_is_respected(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_once(toy: Toy, command: Command, tmp_path: Path) -> None:
-    toy(seconds=0.4)
+    toy(seconds=0.2)
     process = start(tmp_path, "params/toy.txt")
     while not results(tmp_path / "runs/toy"):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "continue with: nomad params/toy.txt" in errors
     assert not ours(tmp_path)
-    toy(seconds=0.4)
+    toy(seconds=0.2)
     assert command("bbo.nomad", "params/toy.txt").returncode == 0
 
 

@@ -2,10 +2,10 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -407,10 +407,10 @@ def test_hints_name_keywords_that_exist() -> None:
 def test_reading_is_quick_and_imports_nothing_heavy(folder: Path) -> None:
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = sum(os.times()[:4])  # processor time, our children's too: the machine may be busy
         read(folder, BASE)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1
+        seconds.append(sum(os.times()[:4]) - start)
+    assert min(seconds) < 0.3
     code = "import sys, bbo.problem; print(*sorted(m.split('.')[0] for m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"PyNomad", "numpy", "pydantic", "rich", "torch", "typer", "yaml"} & set(loaded)
