@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Document:
     path: Path
     content: Mapping[str, Any]
     lines: Mapping[Location, int]
+    defaults: Mapping[Location, str] = field(default_factory=dict)
+    """Where a default stands for an environment variable that is not set, and which."""
 
     def sentence(self, place: Location, sentence: str) -> str:
         """`params/x.yaml:7: space.lora_rank: sentence`, with the line of the entry or of what encloses it."""
@@ -30,10 +33,17 @@ class Document:
         while known and known not in self.lines:
             known = known[:-1]
         line = f":{self.lines[known]}" if known else ""
-        return f"{self.path}{line}: {_dotted(place)}: {sentence}"
+        unset = dict.fromkeys(
+            self.defaults[each] for each in self.defaults if len(place) > 1 and each[: len(place)] == place
+        )
+        hint = f" ({', '.join(unset)} is not set)" if unset else ""
+        return f"{self.path}{line}: {_dotted(place)}: {sentence}{hint}"
 
-    def explain(self, error: ValidationError, prefix: Location = ()) -> list[str]:
-        """One sentence per error, with rule and value; of a union's several, the first alone."""
+    def explain(self, error: ValidationError, prefix: Location = (), known: Collection[str] = ()) -> list[str]:
+        """One sentence per error, with rule and value; of a union's several, the first alone.
+
+        `known` are the names of the outermost settings, for whoever has misspelt one.
+        """
         sentences: dict[tuple[str, ...], str] = {}
         for item in error.errors():
             place = (*prefix, *item["loc"])
@@ -43,6 +53,8 @@ class Document:
             message = message[0].lower() + message[1:]
             if item["type"] == "extra_forbidden":
                 place, message = (*prefix, *item["loc"]), "no such setting"
+                if len(item["loc"]) == 1 and (close := get_close_matches(str(item["loc"][0]), known, 1)):
+                    message += f", did you mean {close[0]}?"
             elif item["type"] != "missing" and "got " not in message:
                 message = f"{message}, got {item['input']!r}"
             sentences.setdefault(tuple(map(str, place)), self.sentence(place, message))
@@ -65,7 +77,8 @@ def read_document(path: Path) -> Document:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not an experiment: must be a mapping with model, space and outputs")
     unset: list[tuple[Location, str]] = []
-    document = Document(path, _expand(content, (), unset), lines)
+    defaults: dict[Location, str] = {}
+    document = Document(path, _expand(content, (), unset, defaults), lines, defaults)
     if unset:
         raise InputError(
             *(document.sentence(place, f"the environment variable {name} is not set") for place, name in unset)
@@ -106,12 +119,12 @@ def _number_lines(node: yaml.Node | None, place: Location, lines: dict[Location,
             _number_lines(value, (*place, index), lines, path)
 
 
-def _expand(content: Any, place: Location, unset: list[tuple[Location, str]]) -> Any:
-    """Replace ${NAME} and ${NAME:-default} in every string; an unset NAME without default is listed in `unset`."""
+def _expand(content: Any, place: Location, unset: list[tuple[Location, str]], defaults: dict[Location, str]) -> Any:
+    """Replace ${NAME} and ${NAME:-default} in every string; an unset NAME is listed, with a default in `defaults`."""
     if isinstance(content, dict):
-        return {key: _expand(value, (*place, key), unset) for key, value in content.items()}
+        return {key: _expand(value, (*place, key), unset, defaults) for key, value in content.items()}
     if isinstance(content, list):
-        return [_expand(value, (*place, i), unset) for i, value in enumerate(content)]
+        return [_expand(value, (*place, i), unset, defaults) for i, value in enumerate(content)]
     if not isinstance(content, str):
         return content
 
@@ -119,6 +132,8 @@ def _expand(content: Any, place: Location, unset: list[tuple[Location, str]]) ->
         given = os.environ.get(match[1])
         if not given and match[2] is None:
             unset.append((place, match[1]))
+        elif not given:
+            defaults[place] = match[1]
         if given and ("/" in given or "." in given) and Path(given).exists():
             return str(Path(given).absolute())  # a path typed in a shell is relative to where it was typed
         return given or match[2] or ""

@@ -196,7 +196,7 @@ class Experiment:
         try:
             return model.model_validate(content)
         except ValidationError as error:
-            raise InputError(*self.source.explain(error, (name,))) from None
+            raise InputError(*self.source.explain(error, (name,), model.model_fields)) from None
 
     def error(self, place: str, sentence: str) -> InputError:
         """An InputError about the entry at dotted `place`, with the line where it (or what encloses it) stands."""
@@ -227,7 +227,7 @@ def read_experiment(path: Path) -> Experiment:
     try:
         document = Entries.model_validate(source.content)
     except ValidationError as error:
-        raise InputError(*source.explain(error)) from None
+        raise InputError(*source.explain(error, known=Entries.model_fields)) from None
     outputs = _read_outputs(document, source)
     wrong = dependence_error(document.space)
     if wrong is not None:

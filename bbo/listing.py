@@ -89,6 +89,7 @@ def _run(run: Run) -> dict[str, Any]:
     row = {
         "run": str(run.folder) if nested else run.name,
         "driven": run.is_driven(),
+        "stopped": run.session_file.exists() and (run.end() or (1, None))[0] != 0,
         "changed": run.log_file.stat().st_mtime,
         "trouble": None,
     }
@@ -106,5 +107,6 @@ def _run(run: Run) -> dict[str, Any]:
 def row_words(row: Mapping[str, Any]) -> list[str]:
     """For a table of COLUMNS."""
     best_ = row["trouble"] or ("-" if row["best"] is None else f"{row['metric']} {spelt(row['best'])}")
-    state, ago = "under way" if row["driven"] else "over", clock(max(0.0, time.time() - row["changed"]))
+    state = "under way" if row["driven"] else "stopped" if row["stopped"] else "over"
+    ago = clock(max(0.0, time.time() - row["changed"]))
     return [row["run"], row["optimizer"] or "-", state, str(row["evaluations"]), best_, f"{ago} ago"]

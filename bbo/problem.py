@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bbo import command, keywords
+from bbo.errors import InputError
 from bbo.grammar import REPEATABLE, Faults, Setting, Settings, read_settings, read_text, shorten
 from bbo.variables import BOUNDS, Point, read_bounds, read_dimension, read_input_types, read_x0, statement
 
@@ -95,6 +96,8 @@ class Problem:
 
 def read_problem(path: Path) -> Problem:
     """Read and check a parameter file. Raises InputError with every mistake found: `path:LINE: rule, got value`."""
+    if path.suffix in (".yaml", ".yml"):
+        raise InputError(f"{path}: is the YAML of a pair; give its parameter file, {path.with_suffix('.txt')}")
     faults = Faults(path)
     settings = read_settings(read_text(path), faults)
     dimension = read_dimension(settings, faults)

@@ -176,8 +176,9 @@ def shown(status: Status) -> RenderableType:
 def _counts(over: Overview) -> str:
     budget = budget_of(over.record)
     of = f" of {budget}" if budget else ""
-    counts = ", ".join(f"{over.counts[name]} {name}" for name in COUNTED if over.counts[name])
-    return f"{over.optimizer}: {len(over.over)}{of} evaluation(s) ({counts}), {clock(over.wall_seconds)}"
+    words = {"declined": "declined, beyond the budget"}
+    counts = ", ".join(f"{over.counts[name]} {words.get(name, name)}" for name in COUNTED if over.counts[name])
+    return f"{over.optimizer}: {len(over.over)}{of} evaluations ({counts}), {clock(over.wall_seconds)}"
 
 
 def _best(over: Overview) -> str:

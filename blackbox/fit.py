@@ -119,9 +119,12 @@ class Fit:
             if not math.isfinite(loss):
                 member.ended = Ended(reason=f"validation loss is {loss} after step {step} of {self.steps}")
             elif setup.accelerator.is_main_process:
+                epoch = (member.behind + step) / member.per_epoch
+                losses = f"eval_loss {loss:.5g}, train_loss {member.epoch_loss:.5g}"
+                print(f"{member.evaluation.key}: epoch {epoch:g}, step {step} of {self.steps}: {losses}", flush=True)
                 member.evaluation.progress(
                     {
-                        "epoch": (member.behind + step) / member.per_epoch,
+                        "epoch": epoch,
                         "step": step,
                         "steps": self.steps,
                         "eval_loss": loss,

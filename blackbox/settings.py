@@ -6,6 +6,7 @@ Imports neither torch nor transformers: `python -m blackbox` answers a cached bl
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -219,11 +220,18 @@ class Settings:
         unknown = sorted(set(hyperparameters) - set(Training.model_fields))
         if unknown:
             known = ", ".join(Training.model_fields)
-            raise InputError(*(f"space.{name}: no such training setting, there are {known}" for name in unknown))
+            raise InputError(
+                *(f"space.{name}: no such training setting, {_meant(name)}there are {known}" for name in unknown)
+            )
         try:
             return Training.model_validate({**self.training.model_dump(), **hyperparameters})
         except ValidationError as error:
             raise InputError(*(_sentence(item) for item in error.errors())) from None
+
+
+def _meant(name: str) -> str:
+    close = get_close_matches(name, Training.model_fields, 1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _sentence(item: Any) -> str:

@@ -133,7 +133,7 @@ def _users(name: str) -> Entry:
     module, colon, attribute = name.partition(":")
     if colon and module and attribute.isidentifier():
         return Entry(module, attribute)
-    close = get_close_matches(name, OPTIMIZERS, 1)
+    close = get_close_matches(name.lower(), OPTIMIZERS, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     raise InputError(
         f"--optimizer {name}: {hint}there are {', '.join(OPTIMIZERS)}, and my_module:MyOptimizer for your own"

@@ -170,3 +170,14 @@ def test_options_of_the_executor_that_is_chosen(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"resources.executor: input should be 'local'.*got 'cloud'") as refused:
         read_experiment(write(tmp_path, GOOD + "resources: {executor: cloud, ray: {address: auto}}\n"))
     assert len(refused.value.messages) == 1
+
+
+def test_a_default_of_an_unset_variable_is_named_where_it_is_wrong(tmp_path: Path) -> None:
+    experiment = read_experiment(write(tmp_path, GOOD + "data: {train: '${NOT_SET:-b}', valid: c}\n"))
+    assert str(experiment.error("data.train", "no such file: b")).endswith("no such file: b (NOT_SET is not set)")
+    assert str(experiment.error("data.valid", "no such file: c")).endswith("no such file: c")
+
+
+def test_a_misspelt_section_is_recognized(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.yaml:6: resource: no such setting, did you mean resources\?"):
+        read_experiment(write(tmp_path, GOOD + "resource: {pack: 2}\n"))

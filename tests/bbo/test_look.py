@@ -75,13 +75,17 @@ def test_status_of_a_run_that_is_over(here: Path) -> None:
     found = json.loads(bbo("status", "toy", "--json")[1])
     assert (found["evaluations"], found["budget"], found["driven"], found["pending"]) == (12, 12, False, [])
     status, words = bbo("status", "toy")
-    assert status == 0 and "nobody drives it" in words and "12 of 12 evaluation(s)" in words
+    assert status == 0 and "nobody drives it" in words and "12 of 12 evaluations" in words
 
 
 def test_list(here: Path) -> None:
     (row,) = json.loads(bbo("list", "--json")[1])
     assert (row["run"], row["optimizer"], row["evaluations"], row["driven"]) == ("toy", "nomad", 12, False)
-    assert "eval_loss" in bbo("list")[1]
+    assert "eval_loss" in bbo("list")[1] and " over " in bbo("list")[1]
+    end = Path("runs/toy/end.json")
+    end.rename("end")
+    assert " stopped " in bbo("list")[1], "as after a kill"
+    Path("end").rename(end)
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(here: Path) -> None:
