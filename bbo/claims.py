@@ -64,10 +64,10 @@ class Claim:
         holder = self.holder()
         assert holder is not None
         if pid is None:
-            self._write(replace(holder, elsewhere=True), self.path)
+            self._replace(replace(holder, elsewhere=True))
             self.touch()  # the time at which it was written may be a file server's
         else:
-            self._write(replace(holder, processes=(*holder.processes, _identity(pid))), self.path)
+            self._replace(replace(holder, processes=(*holder.processes, _identity(pid))))
 
     def release(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ class Claim:
 
     def _create(self) -> bool:
         temporary = self.path.with_name(f".claim.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}")
-        self._write(Holder(socket.gethostname(), (_identity(os.getpid()),)), temporary)
+        temporary.write_text(_text(Holder(socket.gethostname(), (_identity(os.getpid()),))))
         try:
             os.link(temporary, self.path)
         except FileExistsError:
@@ -97,10 +97,10 @@ class Claim:
             temporary.unlink()
         return True
 
-    def _write(self, holder: Holder, path: Path) -> None:
-        temporary = path.with_name(f"{path.name}.new")
-        temporary.write_text(json.dumps(asdict(holder)))
-        os.replace(temporary, path)
+    def _replace(self, holder: Holder) -> None:
+        temporary = self.path.with_name(f"{self.path.name}.new")
+        temporary.write_text(_text(holder))
+        os.replace(temporary, self.path)
 
     def _alive(self, holder: Holder | None) -> bool:
         try:
@@ -126,6 +126,10 @@ def beating(claims: Sequence[Claim]) -> Iterator[None]:
 
     with every(HEARTBEAT, beat):
         yield
+
+
+def _text(holder: Holder) -> str:
+    return json.dumps(asdict(holder))
 
 
 def _identity(pid: int) -> tuple[int, float]:

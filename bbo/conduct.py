@@ -68,7 +68,7 @@ class Conduct:
             finally:
                 display.close()
             base, seconds = self.run.base_score(), time.monotonic() - started
-            for line in summary(self.experiment, self.store, drives.log, base, seconds, self.x0):
+            for line in summary(self.run, self.experiment, self.store, drives.log, base, seconds, self.x0):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
             status = status or (0 if front_of(self.experiment, drives.log) else 3)
             self.run.note_end(status, reason)

@@ -95,6 +95,9 @@ class Progress:
             point = points[each["point"]]
             point.keys[each["seed"]] = each["key"]
             self.places[each["key"]] = point, each["seed"]
+        known = sum(self.store.evaluation(key).result() is not None for key in self.places)
+        words = f"{len(points)} points with {len(planned) // len(points)} seeds: {len(self.places)} evaluations"
+        self.console.print(f"{words}, {known} of them known", highlight=False, markup=False)
 
     def told(self, entry: Mapping[str, Any]) -> None:
         point, seed = self.places[entry["key"]]

@@ -15,7 +15,7 @@ from bbo.processes import end, own_python_first
 from bbo.space import Point
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One call under way, in a session of its own; the files of its points and of its answer."""
 

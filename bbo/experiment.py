@@ -165,6 +165,11 @@ class Experiment:
         return self.path.stem
 
     @property
+    def trains_a_model(self) -> bool:
+        """And so leaves an adapter: the toy and a function do not."""
+        return isinstance(self.model, dict) and "callable" not in self.model
+
+    @property
     def objectives(self) -> tuple[int, ...]:
         """Indices of the objectives among the outputs."""
         return tuple(index for index, output in enumerate(self.outputs) if output.kind == "OBJ")

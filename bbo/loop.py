@@ -52,7 +52,7 @@ class Plan:
     """The stopping rule, where it is not the experiment's."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """Proposals for one call: all of one answer to `ask`."""
 
@@ -95,7 +95,8 @@ class Loop:
 
     def drive(self, watch: Watch) -> None:
         """Until the budget is spent, or the optimizer has nothing more to propose."""
-        session = open_session(self.run, self.log, self.store, None, numbered=True, stopping=self.plan.stopping)
+        plan = self.plan
+        session = open_session(self.run, self.log, self.store, plan.budget, numbered=True, stopping=plan.stopping)
         environment = {RUN: str(self.run.folder.absolute()), SESSION: session.name}
         with (
             self._guard.interruptible(),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from bbo.errors import MachineError
 from bbo.space import Point
@@ -75,6 +75,8 @@ class Log(ABC):
         self.path = path
         self._offset = 0
         """Bytes that were read."""
+        self._held: IO[bytes] | None = None
+        """The file, open to be appended to, while we hold it."""
 
     def refresh(self) -> None:
         """Read the lines added since the last time; a torn last line is left for later."""
@@ -94,15 +96,25 @@ class Log(ABC):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the log for a read followed by an append. A torn tail that a dead writer left is cut first."""
+        """Hold the log for a read followed by appends. A torn tail that a dead writer left is cut first.
+
+        Whoever holds it may do so again: it is one hold, to the end of the outermost.
+        """
+        if self._held is not None:
+            yield
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            with self._transaction():
-                self.refresh()
-                if os.fstat(file.fileno()).st_size > self._offset:
-                    file.truncate(self._offset)
-                yield
+            self._held = file
+            try:
+                with self._transaction():
+                    self.refresh()
+                    if os.fstat(file.fileno()).st_size > self._offset:
+                        file.truncate(self._offset)
+                    yield
+            finally:
+                self._held = None
 
     def ask(
         self,
@@ -139,10 +151,10 @@ class Log(ABC):
             self._append({"forget": number, "time": time.time()})
 
     def _append(self, *entries: dict[str, Any]) -> None:
-        with self.path.open("ab") as file:
-            file.write(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
-            file.flush()
-            os.fsync(file.fileno())
+        assert self._held is not None
+        self._held.write(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+        self._held.flush()
+        os.fsync(self._held.fileno())
         self.refresh()
 
     @contextmanager

@@ -28,6 +28,7 @@ class Session:
     name: str
     store: str
     max_bb_eval: int | None
+    """What is asked for beyond it is declined."""
     in_order: bool
     """False for a NOMAD with several calls in flight."""
     numbered: bool = False

@@ -8,6 +8,7 @@ multiplies the decoded number by another variable's value, as in alpha = m x ran
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -61,11 +62,11 @@ class Variable(BaseModel):
             ("fixed", self.fixed),
         )
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         return next(name for name, set_to in self._kinds() if set_to is not None)
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[float, float]:
         """Lower and upper bound of the coordinate, both included."""
         if self.choice is not None:

@@ -145,7 +145,7 @@ def _pending(entry: Entry) -> dict[str, Any]:
 
 
 def budget_of(record: Record) -> int | None:
-    """Evaluations, where the session under NOMAD says how many."""
+    """Evaluations, where the session says how many."""
     try:
         session: dict[str, Any] = json.loads(record.run.session_file.read_text())
     except FileNotFoundError:

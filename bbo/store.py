@@ -110,8 +110,12 @@ class _Inside:
     def __init__(self, name: str) -> None:
         self._name = name
 
+    def __set_name__(self, _: type, attribute: str) -> None:
+        self._attribute = attribute
+
     def __get__(self, evaluation: "Evaluation", _: type) -> Path:
-        return evaluation.folder / self._name
+        path = evaluation.__dict__[self._attribute] = evaluation.folder / self._name
+        return path
 
 
 class Evaluation:

@@ -6,12 +6,14 @@ from bbo.display import beside, clock, describe, scores, spelt, violated
 from bbo.experiment import Experiment
 from bbo.front import front_of, least_violating, told
 from bbo.lineage import schedule
+from bbo.run import RUNS, Run
 from bbo.runlog import Answer, Ask, RunLog
 from bbo.space import Point
 from bbo.store import Store
 
 
 def summary(
+    run: Run,
     experiment: Experiment,
     store: Store,
     log: RunLog,
@@ -21,7 +23,7 @@ def summary(
 ) -> list[str]:
     """The lines: a front where there are several objectives, the best one where there is one."""
     best = front_of(experiment, log)
-    rows = [("base score", _base(experiment, base))]
+    rows = [("base score", _base(experiment, base))] if experiment.trains_a_model else []
     if first := next(((ask, answer) for ask, answer in told(log) if ask.point in x0), None):
         ask, answer = first
         words = describe(experiment.space.decode(ask.point))
@@ -33,15 +35,17 @@ def summary(
     else:
         rows += _front(experiment, best)
     rows += [("evaluations", _counts(log)), ("wall time", clock(seconds))]
-    if best:
-        evaluations = [store.evaluation(ask.key) for ask, _ in best]
+    evaluations = [store.evaluation(ask.key) for ask, _ in best]
+    if best and experiment.trains_a_model:
         kept = [weights for evaluation in evaluations if (weights := evaluation.weights)]
         none = "none on disk (see resources.keep)"
         what = kept[0].name if kept else "adapter"
         several = f"{len(kept)} of the front in {store.root}/*/{what}"
         where = none if not kept else str(kept[0]) if len(experiment.objectives) == 1 else several
         rows.append((f"best {what}" if len(experiment.objectives) == 1 else f"{what}s", where))
-        rows.append(("next", f"python -m blackbox.eval {evaluations[0].point_file}"))
+    rows.append(("next", f"bbo report {run.name if run.folder.parent == RUNS else run.folder}"))
+    if best:
+        rows.append(("", f"python -m blackbox.eval {evaluations[0].point_file}"))
     return [f"{name:<22}{value}" for name, value in rows]
 
 

@@ -260,7 +260,7 @@ def _in_words_of_tune(error: InputError, name: str, parameters: Any) -> InputErr
 
 def _in_words(message: str, name: str, parameters: Any) -> str:
     message = re.sub(rf"^\S*/{re.escape(name)}\.(yaml|txt)(:\d+)?: ", "", message)
-    unknown = re.fullmatch(r"training\.(\w+): no such setting", message)
+    unknown = re.fullmatch(r"training\.(\w+): no such setting(?:, .*)?", message)
     if unknown and parameters is not None and not isinstance(parameters, Mapping):
         default = huggingface.default_of(parameters, unknown[1])
         return huggingface.not_offered(f"training_parameters.{unknown[1]}", default)

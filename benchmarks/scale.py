@@ -133,6 +133,7 @@ class Simulated(threading.Thread):
         self._go, self._gave_way = SimpleQueue[None](), SimpleQueue[None]()
         self.trained = False
         self.answered = False
+        self.status: int | None = None
         self.start()
         self._gave_way.get()
 
@@ -152,7 +153,8 @@ class Simulated(threading.Thread):
 
     def finish(self) -> None:
         self._go.put(None)
-        self._gave_way.get()
+        self.join()
+        self.status = 0
 
 
 class Workers:
@@ -179,7 +181,7 @@ class Workers:
         call = Simulated(self._experiment, file)
         self._busy.append(call)
         return SimpleNamespace(
-            process=SimpleNamespace(poll=lambda: None if call.is_alive() else 0),
+            process=SimpleNamespace(poll=lambda: call.status),
             fault=lambda: None if call.answered else "failed",
             close=file.unlink,
         )
@@ -188,7 +190,6 @@ class Workers:
         """In place of the loop's pause: one of the calls trains to its end."""
         call = self._busy.pop(self._random.randrange(len(self._busy)))
         call.finish()
-        call.join()
         self._turns.finished()
 
 

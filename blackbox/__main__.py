@@ -136,14 +136,18 @@ def _answer(
             good = ended.status == "ok"
             values = tuple(output.value(ended.metrics) if good else output.failed for output in outputs)
             answer = Answer(0, values, source, time.time(), ended.job, ended.reason)
-        for ask in asks:
-            if ask is not None and ask.key == candidate.key and ask.number not in answered:
-                answered[ask.number] = answer.values or ()
-                index.answer(replace(answer, number=ask.number))
+        with index.locked():
+            for ask in asks:
+                if ask is not None and ask.key == candidate.key and ask.number not in answered:
+                    answered[ask.number] = answer.values or ()
+                    index.answer(replace(answer, number=ask.number))
+            if all(ask is None or ask.number in answered for ask in asks):
+                prune(index, blackbox.store, blackbox.experiment, owns_store)
 
     surrogates = {ask.key for ask in asks if ask is not None and ask.surrogate}
     blackbox.evaluate(todo, told, keeps(index, blackbox.experiment, surrogates))
-    prune(index, blackbox.store, blackbox.experiment, owns_store)
+    if not todo:  # what is to be kept may have changed
+        prune(index, blackbox.store, blackbox.experiment, owns_store)
     lines = [format_answer(answered[ask.number] if ask else None, len(outputs)) for ask in asks]
     return "\n".join(lines) + "\n"
 

@@ -46,8 +46,7 @@ class Blackbox:
         self.experiment = experiment
         self.store = store
         self.preflight_file = preflight_file
-        trains = not (experiment.model == "toy" or is_callable(experiment))
-        self.settings: Settings | None = read_settings(experiment) if trains else None
+        self.settings: Settings | None = read_settings(experiment) if experiment.trains_a_model else None
         """None for the toy and for a callable."""
         check_outputs(experiment)
 

@@ -274,4 +274,18 @@ def _memory_there(device: str) -> float:
 
 def describe(report: Mapping[str, Any]) -> list[str]:
     """The report as lines for people."""
-    return [f"{name.replace('_', ' '):<30} {value}" for name, value in report.items()]
+    return [f"{name.replace('_', ' ').replace('gib', 'GiB'):<36} {_words(value)}" for name, value in report.items()]
+
+
+def _words(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case Mapping():
+            return ", ".join(f"{name} {_words(each)}" for name, each in value.items())
+        case list():
+            return ", ".join(map(_words, value))
+        case _:
+            return str(value)

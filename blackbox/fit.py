@@ -6,6 +6,7 @@ own rows, loss, clipping, optimizer and schedule, so that its result does not de
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -120,8 +121,10 @@ class Fit:
                 member.ended = Ended(reason=f"validation loss is {loss} after step {step} of {self.steps}")
             elif setup.accelerator.is_main_process:
                 epoch = (member.behind + step) / member.per_epoch
-                losses = f"eval_loss {loss:.5g}, train_loss {member.epoch_loss:.5g}"
-                print(f"{member.evaluation.key}: epoch {epoch:g}, step {step} of {self.steps}: {losses}", flush=True)
+                if setup.says:
+                    where = f"{member.evaluation.key}: epoch {epoch:g}, step {step} of {self.steps}"
+                    losses = f"eval_loss {loss:.5g}, train_loss {member.epoch_loss:.5g}"
+                    print(f"{where}: {losses}", file=sys.stderr, flush=True)
                 member.evaluation.progress(
                     {
                         "epoch": epoch,

@@ -4,6 +4,7 @@ import argparse
 import fcntl
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,7 @@ def main() -> int:
     parser.add_argument("--budget", metavar="N", type=int, help="with --quick: evaluations there will be at most")
     options = parser.parse_args()
     lifeline.watch()
+    warnings.simplefilter("ignore", FutureWarning)  # from one library to another
     try:
         experiment = read_experiment(options.experiment)
         try:

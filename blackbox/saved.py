@@ -14,7 +14,6 @@ from bbo.errors import InputError
 from bbo.experiment import Experiment, read_experiment
 from bbo.run import find_run
 from bbo.store import Evaluation
-from blackbox.objective import is_callable
 from blackbox.settings import ModelSettings, read_settings
 
 CONFIG = "adapter_config.json"
@@ -93,7 +92,7 @@ def of_good(good: Good, experiment: Experiment | None = None) -> Saved:
 def of_evaluation(evaluation: Evaluation, experiment: Experiment | None = None) -> Saved:
     """Raises InputError with the command that trains it again where its adapter was not kept."""
     experiment = experiment or read_experiment(evaluation.experiment_file)
-    if experiment.model == "toy" or is_callable(experiment):
+    if not experiment.trains_a_model:
         raise InputError(f"{evaluation.folder}: no model is trained there")
     weights = evaluation.weights
     if weights is None:

@@ -35,6 +35,8 @@ class Setup:
     """Seconds that an evaluation may take."""
     keep_state: bool = False
     """Whether states are captured after the last epoch too, and kept."""
+    says: bool = False
+    """Whether each epoch's losses are printed, for the log of a job."""
 
     @property
     def sharded(self) -> bool:

@@ -93,6 +93,7 @@ def run(job_file: Path, setup: Setup | None = None) -> Setup:
     trainings = trainings_of(job, experiment, setup.accelerator.num_processes)
     setup.time_limit = experiment.resources.time_limit
     setup.keep_state = bool(job.get("keep_state"))
+    setup.says = True
     entries = [
         Entry(item, training, Evaluation(Path(item["folder"])))
         for item, training in zip(job["evaluations"], trainings, strict=True)

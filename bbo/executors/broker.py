@@ -100,6 +100,7 @@ class Broker:
                 self._calls = [call for call in self._calls if call.is_alive()]
                 if self._calls:
                     since = time.monotonic()
+                self._pool.release()
             file.unlink(missing_ok=True)
             with suppress(TimeoutError):  # who called a moment ago
                 self._attend(listener.accept()[0])

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ LOOK = 1.0
 
 OBJECT_STORE = 128 << 20
 """Bytes for a Ray of this machine alone, where nothing large travels."""
+
+UNUSED = 120.0
+"""Seconds after which an actor without a job gives back what it has reserved, and its model."""
 
 MOST_STILLBORN = 10
 """Of them it is no longer to be thought that their machines died."""
@@ -46,6 +49,8 @@ class Actor:
     host: str
     root: str | None
     """The folder of its jobs, where their files travel."""
+    since: float = 0.0
+    """When it became free."""
 
 
 class Pool:
@@ -148,10 +153,19 @@ class Pool:
 
     def give(self, actor: Actor) -> None:
         with self._lock:
-            self._free.append(actor)
+            self._free.append(replace(actor, since=time.monotonic()))
+
+    def release(self) -> None:
+        """Leave to others what has been free for long: the cluster may be shared, and a search may pause."""
+        before = time.monotonic() - UNUSED
+        with self._lock:
+            unused = [actor for actor in self._free if actor.since < before]
+            self._free = [actor for actor in self._free if actor.since >= before]
+        for actor in unused:
+            self.drop(actor)
 
     def drop(self, actor: Actor) -> None:
-        """It is dead, or no good any more."""
+        """It is dead, no good any more, or not needed."""
         self._lose(actor.handle)
 
     def _lose(self, handle: Any) -> None:

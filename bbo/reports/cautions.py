@@ -37,13 +37,17 @@ def _leaks(overview: Overview) -> Iterator[str]:
 def _finished(overview: Overview) -> Iterator[str]:
     whole, over, counts = overview.counts["ok"], len(overview.over), overview.counts
     if counts["pending"]:
-        yield f"The run is not over: {counts['pending']} evaluation(s) have no answer yet."
+        yield f"The run is not over: {_counted(counts['pending'])} without an answer."
     if whole < FEW:
-        yield f"Few finished: {whole} good evaluation(s). Importances, slices and contours say little below {FEW}."
+        yield f"Few finished: {_counted(whole, 'good ')}. Importances, slices and contours say little below {FEW}."
     if counts["failed"] and counts["failed"] * 4 >= over:
         yield f"{counts['failed']} of {over} evaluations failed, most often: {overview.reasons.most_common(1)[0][0]}."
     if counts["infeasible"] and not whole:
         yield "No evaluation keeps all constraints."
+
+
+def _counted(count: int, kind: str = "") -> str:
+    return f"{count} {kind}evaluation{'' if count == 1 else 's'}"
 
 
 def _base(overview: Overview) -> Iterator[str]:

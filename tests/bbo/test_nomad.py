@@ -29,13 +29,12 @@ def test_exact_budget_and_summary(toy: Toy, command: Command, tmp_path: Path, in
     assert len(results(tmp_path / "runs/toy")) == 14
     for words in (
         "[14/14]",
-        "base score",
         "X0's score",
         "best hyperparameters",
         "14   (",
         "trained",
         "wall time",
-        "next",
+        "next                  bbo report toy",
     ):
         assert words in done.stdout
     best = min(values[0] for values in told if values)

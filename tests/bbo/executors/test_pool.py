@@ -1,6 +1,7 @@
-"""A machine that is gone before Ray has noticed."""
+"""The actors of a Ray cluster, and a machine that is gone before Ray has noticed."""
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,29 @@ def test_jobs_go_where_there_still_is_a_machine(
         nodes.kill(0)
         ends = run(executor, tmp_path, "import time; time.sleep(15)", "one", "two", "three")
     assert ends == {"one": 0, "two": 0, "three": 0}
+
+
+@pytest.mark.ray
+def test_an_actor_that_is_not_used_gives_its_reservation_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_ray()
+    import ray  # noqa: PLC0415
+
+    from bbo.executors import pool as pools  # noqa: PLC0415
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    pool = pools.Pool(None, 0, 1, False, [])
+    try:
+        pool.stand_in_line("job")
+        actor = pool.take("job", threading.Event(), print)
+        pool.release()
+        pool.give(actor)
+        pool.release()
+        assert ray.get(actor.handle.hello.remote())["host"] == actor.host, "it has only just become free"
+        monkeypatch.setattr(pools, "UNUSED", 0.0)
+        pool.release()
+        with pytest.raises(ray.exceptions.RayActorError):
+            ray.get(actor.handle.hello.remote())
+        pool.stand_in_line("next")
+        assert pool.take("next", threading.Event(), print) != actor
+    finally:
+        pool.close()

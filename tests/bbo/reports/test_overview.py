@@ -188,7 +188,7 @@ def test_leaks_few_and_a_run_that_goes_on(made: Callable[..., Made]) -> None:
     run.end(1, None)
     said = cautions(read_overview(run.read()))
     assert said[0].startswith("Leaks are allowed (data.allow_leak)")
-    assert "The run is not over: 1 evaluation(s) have no answer yet." in said
+    assert "The run is not over: 1 evaluation without an answer." in said
     assert any(each.startswith("Few finished: 0 good") for each in said)
     assert "1 of 1 evaluations failed, most often: out of memory: 40 GiB." in said
 
