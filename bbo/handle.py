@@ -188,7 +188,8 @@ class Handle:
             raise RunStopped(f"{self.folder}: {reason or 'no good evaluation'}")
         if progress and self.run.driver_log.is_file():
             said = self.run.driver_log.read_text(errors="replace")
-            print(said[said.rfind("base score") :].rstrip())
+            *_, summary = re.split(r"^(?:\[\d+|replaying ).*\n", said, flags=re.MULTILINE)
+            print(summary.rstrip())
 
     def _display(self) -> Display:
         found = BUDGET.search(self._parameter_file.read_text()) if self._parameter_file.is_file() else None

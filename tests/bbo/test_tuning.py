@@ -50,7 +50,7 @@ def test_a_callable_from_beginning_to_end(here: Path, capsys: pytest.CaptureFixt
         x0={"rate": 1e-3, "lora_config.r": 10}, training_parameters={"seed": 0}, env_per_trial={"TOKEN": "secret"},
     ).wait()  # fmt: skip
     said = capsys.readouterr().out
-    assert "[4/4] #" in said and "best score" in said
+    assert said.count("[4/4] #") == 1 and "best score" in said
     trials = handle.trials()
     assert list(trials.columns) == ["status", "rate", "lora_config.r", "accuracy", "loss", "reason", "key"]
     assert list(trials.index) == [1, 2, 3, 4] and set(trials.status) == {"ok"}
