@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from bbo.errors import InputError, MachineError
 from bbo.runlog import RunLog
-from bbo.store import write_json
+from bbo.store import Inside, write_json
 
 RUNS = Path("runs")
 """Where the runs of a working folder are."""
@@ -31,29 +31,30 @@ MAY_CHANGE = (
 class Run:
     """The files of one run."""
 
+    log_file = Inside("log.jsonl")
+    lock_file = Inside("lock")
+    about_file = Inside("run.json")
+    session_file = Inside("session.json")
+    index_file = Inside("index.sqlite")
+    native_index_file = Inside("native.sqlite")
+    preflight_file = Inside("preflight.json")
+    end_file = Inside("end.json")
+    parameters = Inside("params")
+    """The params pair, where `bbo.tune` wrote it."""
+    driver_log = Inside("driver.log")
+    """What the run's process says, where `bbo.tune` started it."""
+    worker_file = Inside("worker.json")
+    ray_log = Inside("ray.log")
+    blackbox_log = Inside("blackbox.log")
+    nomad_log = Inside("nomad.log")
+    history = Inside("history.txt")
+    surrogate_calls = Inside("surrogate.txt")
+    temporary = Inside("tmp")
+    evals = Inside("evals")
+    report = Inside("report")
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.log_file = folder / "log.jsonl"
-        self.lock_file = folder / "lock"
-        self.about_file = folder / "run.json"
-        self.session_file = folder / "session.json"
-        self.index_file = folder / "index.sqlite"
-        self.native_index_file = folder / "native.sqlite"
-        self.preflight_file = folder / "preflight.json"
-        self.end_file = folder / "end.json"
-        self.parameters = folder / "params"
-        """The params pair, where `bbo.tune` wrote it."""
-        self.driver_log = folder / "driver.log"
-        """What the run's process says, where `bbo.tune` started it."""
-        self.worker_file = folder / "worker.json"
-        self.ray_log = folder / "ray.log"
-        self.blackbox_log = folder / "blackbox.log"
-        self.nomad_log = folder / "nomad.log"
-        self.history = folder / "history.txt"
-        self.surrogate_calls = folder / "surrogate.txt"
-        self.temporary = folder / "tmp"
-        self.evals = folder / "evals"
-        self.report = folder / "report"
 
     @property
     def name(self) -> str:

@@ -104,8 +104,8 @@ class Score:
     reason: str | None = None
 
 
-class _Inside:
-    """A path in an evaluation's folder, made when it is asked for: an evaluation is looked up often, for one or two."""
+class Inside:
+    """A path in an owner's folder, made when it is first asked for: most owners are looked up for one or two."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -113,29 +113,30 @@ class _Inside:
     def __set_name__(self, _: type, attribute: str) -> None:
         self._attribute = attribute
 
-    def __get__(self, evaluation: "Evaluation", _: type) -> Path:
-        path = evaluation.__dict__[self._attribute] = evaluation.folder / self._name
+    def __get__(self, owner: Any, _: type) -> Path:
+        path: Path = owner.folder / self._name
+        owner.__dict__[self._attribute] = path
         return path
 
 
 class Evaluation:
     """One evaluation's folder: spells every file name in it."""
 
-    experiment_file = _Inside("experiment.yaml")
-    point_file = _Inside("point.txt")
-    applied_file = _Inside("applied.json")
-    progress_file = _Inside("progress.jsonl")
-    log_file = _Inside("train.log")
-    adapter = _Inside("adapter")
-    model = _Inside("model")
+    experiment_file = Inside("experiment.yaml")
+    point_file = Inside("point.txt")
+    applied_file = Inside("applied.json")
+    progress_file = Inside("progress.jsonl")
+    log_file = Inside("train.log")
+    adapter = Inside("adapter")
+    model = Inside("model")
     """Instead of an adapter, where all weights were trained."""
-    state_file = _Inside("state.safetensors")
+    state_file = Inside("state.safetensors")
     """Where training stands after its last whole epoch; there while it is under way, or where it is to be kept."""
-    stop_file = _Inside("stop")
+    stop_file = Inside("stop")
     """While it is there, training ends at the next epoch's end, without a result."""
-    stopped_file = _Inside("stopped.json")
-    result_file = _Inside("result.json")
-    scores = _Inside("scores")
+    stopped_file = Inside("stopped.json")
+    result_file = Inside("result.json")
+    scores = Inside("scores")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import python
+from tests.bbo.executors.nodes import require_ray
+from tests.conftest import ROOT, python
 from tests.runs import kind, ours, results, start, walk
 from tests.test_quickstart import write_pair
 
@@ -43,6 +45,8 @@ def pair(tmp_path: Path) -> Iterator[Callable[[str], None]]:
         document["resources"] = {"executor": executor, "cpus_per_job": 1}
         if executor == "slurm":
             document["resources"]["slurm"] = {"jobs": 2, "setup": ["export SET_UP=yes"]}
+        if executor == "ray":
+            document["resources"]["ray"] = {"address": "auto", "shared_folder": True}
         yaml_file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     yield write
@@ -84,10 +88,30 @@ def test_the_same_best_whatever_happens(pair: Callable[[str], None], tmp_path: P
     slots = {re.search(r'"slot": "([^"]*)"', file.read_text())[1] for file in run.glob("evals/*/result.json")}  # type: ignore[index]
     assert slots == {"slurm 1 cpu"}
 
+    assert walk(run) == on_this_machine(pair, tmp_path)
+
+
+@pytest.mark.ray
+def test_a_ray_within_a_job(pair: Callable[[str], None], tmp_path: Path) -> None:
+    """runs/ray_on_slurm.slurm on the one node that there is."""
+    require_ray()
+    pair("ray")
+    (tmp_path / "runs").mkdir()
+    script = [str(ROOT / "runs/ray_on_slurm.slurm"), "params/quickstart.txt"]
+    job = ["sbatch", "--wait", "--job-name=bbo", "--nodes=1", f"--export=ALL,VENV={sys.prefix}", *script]
+    done = subprocess.run(job, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (log,) = (tmp_path / "runs").glob("ray-*.out")
+    said = log.read_text()
+    assert done.returncode == 0, said
+    assert "START" in said and "FINISH" in said and "status 0" in said
+    assert (tmp_path / "runs/quickstart/ray.log").is_file()
+    assert walk(tmp_path / "runs/quickstart") == on_this_machine(pair, tmp_path)
+
+
+def on_this_machine(pair: Callable[[str], None], folder: Path) -> list[tuple[object, ...]]:
+    """The walk of the same pair under the local executor."""
     pair("local")
-    local = subprocess.run(
-        [*python("bbo.nomad", "params/quickstart.txt"), "--run", "local"], cwd=tmp_path, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert local.returncode == 0, local.stderr
-    assert walk(run) == walk(tmp_path / "runs/local")
+    command = [*python("bbo.nomad", "params/quickstart.txt"), "--run", "local"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return walk(folder / "runs/local")
