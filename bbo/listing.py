@@ -89,7 +89,7 @@ def _run(run: Run) -> dict[str, Any]:
     row = {
         "run": str(run.folder) if nested else run.name,
         "driven": run.is_driven(),
-        "stopped": run.session_file.exists() and (run.end() or (1, None))[0] != 0,
+        "stopped": run.session_file.exists() and _left_early(run),
         "changed": run.log_file.stat().st_mtime,
         "trouble": None,
     }
@@ -102,6 +102,12 @@ def _run(run: Run) -> dict[str, Any]:
     value = None if over.best is None else over.value(over.best)
     known = {"optimizer": over.optimizer, "metric": over.output.metric, "best": value, "evaluations": len(over.over)}
     return row | known
+
+
+def _left_early(run: Run) -> bool:
+    """Killed, or ended for a reason; one that is through and has found nothing good is over."""
+    status, reason = run.end() or (1, "killed")
+    return status != 0 and reason is not None
 
 
 def row_words(row: Mapping[str, Any]) -> list[str]:

@@ -150,6 +150,11 @@ def test_kill_9_with_real_training(whole: Path, tmp_path: Path, victim: str) -> 
     assert points_and_losses(tmp_path) == points_and_losses(whole)
 
 
+def test_a_log_has_a_line_for_each_epoch(whole: Path) -> None:
+    logs = list(whole.glob("runs/quickstart/evals/*/train.log"))
+    assert logs and all(f"{log.parent.name}: epoch 1, step " in log.read_text() for log in logs)
+
+
 def test_a_leaking_split_is_refused(command: Command, tmp_path: Path) -> None:
     leak = {"path": str(TINY / "train.jsonl"), "split": "train[40:56]"}
     write_pair(tmp_path / "params", valid=leak)

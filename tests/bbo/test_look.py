@@ -85,7 +85,18 @@ def test_list(here: Path) -> None:
     end = Path("runs/toy/end.json")
     end.rename("end")
     assert " stopped " in bbo("list")[1], "as after a kill"
+    for reason, state in ((None, " over "), ("disk full", " stopped ")):  # None: through, and nothing good was found
+        end.write_text(json.dumps({"status": 3, "reason": reason}))
+        assert state in bbo("list")[1]
     Path("end").rename(end)
+
+
+def test_the_budget_of_another_optimizer(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = python("bbo.cli", "run", str(home / "params/toy.txt"), "--optimizer", "random", "--budget", "3")
+    subprocess.run(command, cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(bbo("status", "toy-random", "--json")[1])
+    assert (found["evaluations"], found["budget"]) == (3, 3)
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(here: Path) -> None:
